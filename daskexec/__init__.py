@@ -1,0 +1,51 @@
+"""A ``concurrent.futures.Executor`` whose workers are a Dask cluster.
+
+The public names, each loaded when it is first used: ``import daskexec`` alone
+imports neither ``distributed`` nor ``multiprocessing``, so that a program which only
+*may* use the executor pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from daskexec.errors import InitializerFailed as InitializerFailed
+    from daskexec.errors import RemoteError as RemoteError
+    from daskexec.errors import RemoteTraceback as RemoteTraceback
+    from daskexec.errors import SchedulerLost as SchedulerLost
+    from daskexec.errors import WorkerDied as WorkerDied
+    from daskexec.executor import DaskExecutor as DaskExecutor
+    from daskexec.futures import DaskFuture as DaskFuture
+    from daskexec.select import SerialExecutor as SerialExecutor
+    from daskexec.select import get_executor as get_executor
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DaskExecutor": "daskexec.executor",
+    "DaskFuture": "daskexec.futures",
+    "InitializerFailed": "daskexec.errors",
+    "RemoteError": "daskexec.errors",
+    "RemoteTraceback": "daskexec.errors",
+    "SchedulerLost": "daskexec.errors",
+    "SerialExecutor": "daskexec.select",
+    "WorkerDied": "daskexec.errors",
+    "get_executor": "daskexec.select",
+}
+
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'daskexec' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})
