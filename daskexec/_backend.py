@@ -1,0 +1,331 @@
+"""Everything that is said to ``distributed.Client``. Floor 2.
+
+`DaskBackend` sends tickets and reports what becomes of them; it knows nothing of intake, windows
+or the user's futures, and the dispatcher knows nothing of Dask. All of its work runs as
+coroutines on the client's own event loop; its public methods may be called from any thread and
+return at once. What it reports goes through one function (``report``), which must not block:
+the dispatcher hands in ``SimpleQueue.put``.
+
+Names of Dask that are used, here and nowhere else on the client:
+
+- ``Client``: ``submit``, ``gather``, ``cancel``, ``run``, ``nthreads``, ``register_plugin``,
+  ``unregister_worker_plugin``, ``subscribe_topic``, ``loop``, ``status``, ``id``,
+  ``scheduler_info``, ``close``; ``scheduler_comm`` to notice a lost connection at once.
+- ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
+  ``add_done_callback`` runs all callbacks of a process one after the other on one thread.
+- Coroutines are had by calling the client's methods with ``asynchronous=True``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from distributed import Client
+from distributed import Future as RemoteFuture
+
+from daskexec import _remote
+from daskexec._calls import Outcome, Ticket
+from daskexec._messages import Done, Failed, Lost, Started, Threads
+from daskexec.errors import SchedulerLost
+from daskexec.options import CallOptions
+
+__all__ = ["DaskBackend"]
+
+
+Report = Callable[[Any], None]
+
+
+class DaskBackend:
+    """One executor's line to one Dask client.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connected. Several backends may share it.
+    executor : str
+        Id of the executor; the workers' messages carry it.
+    report : callable
+        Takes `Started`, `Done`, `Failed`, `Lost` and `Threads`, on the client's loop.
+    direct : bool or None
+        Fetch results from the workers themselves; None leaves it to Dask.
+    """
+
+    #: Seconds between two looks at the connection and the number of threads.
+    PULSE = 1.0
+    #: Transfers of results that may be under way at the same time.
+    TRANSFERS = 4
+
+    def __init__(
+        self, client: Client, executor: str, report: Report, direct: bool | None = None
+    ) -> None:
+        self.client = client
+        self.executor = executor
+        self.topic: str = client.id
+        self.address: str = client.scheduler.address
+        self._report = report
+        self._direct = direct
+        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        self._comm = client.scheduler_comm
+        self._futures: dict[str, RemoteFuture] = {}  # touched on the loop only
+        self._fresh: list[RemoteFuture] = []
+        self._transfers = 0
+        self._lost = False
+        self._closed = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._plugin: str | None = None
+
+    # -- any thread ------------------------------------------------------------------------
+
+    def start(self, initializer: bytes | None) -> None:
+        """Listen to the workers and bring the initializer to them; blocks until done."""
+        self._run(self._start(initializer)).result(60)
+
+    def alive(self) -> bool:
+        """Tell whether the connection that this backend began with still stands."""
+        client = self.client
+        comm = client.scheduler_comm
+        return (
+            not self._lost
+            and client.status == "running"
+            and comm is self._comm
+            and not (comm is None or comm.closed())
+        )
+
+    def send(self, ticket: Ticket, options: CallOptions) -> None:
+        """Submit one attempt of one call; its fate will be reported under ``ticket.key``."""
+        future = self.client.submit(
+            _remote.run_call,
+            ticket,
+            key=ticket.key,
+            pure=False,
+            priority=options.priority,
+            resources=dict(options.resources) if options.resources else None,
+            workers=list(options.workers) if options.workers else None,
+        )
+        self._loop.call_soon_threadsafe(self._watch, future)
+
+    def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
+        """Stop calls that were not begun; the result says which ones will never run."""
+        return self._run(self._withdraw(keys))
+
+    def value_future(self, key: str, name: str) -> RemoteFuture:
+        """Return a Dask future named `name` for the plain value of the attempt `key`."""
+        outcome = self._futures.get(key)
+        if outcome is None:
+            raise KeyError(key)
+        return self.client.submit(_remote.value_of, outcome, key=name, pure=False)
+
+    def plain_future(self, blob: bytes, name: str) -> RemoteFuture:
+        """Return a Dask future named `name` for an already pickled value."""
+        outcome = Outcome("value", blob)
+        return self.client.submit(_remote.value_of, outcome, key=name, pure=False)
+
+    def on_loop(self) -> bool:
+        """Tell whether this is the thread of the client's event loop."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def describe_workers(self) -> list[dict[str, Any]]:
+        """Return address, name and resources of every worker, for messages; blocks."""
+        info = self._run(self._identity()).result(10)
+        return [
+            {"address": address, "name": str(w["name"]), "resources": w.get("resources") or {}}
+            for address, w in info["workers"].items()
+        ]
+
+    def close(self) -> None:
+        """Stop listening and release what is left; the client stays as it is. Blocks."""
+        if self._closed:
+            return
+        try:
+            self._run(self._close()).result(10)
+        except (RuntimeError, concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+            pass  # the loop has ended, and all that we had there with it
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
+        try:
+            if self._loop.is_closed():
+                raise RuntimeError("the client's event loop is closed")
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise
+
+    # -- on the client's loop --------------------------------------------------------------
+
+    async def _start(self, initializer: bytes | None) -> None:
+        _Hub.of(self.client).join(self)
+        if initializer is not None:
+            plugin = _remote.InitializerPlugin(self.executor, initializer)
+            self._plugin = plugin.name
+            responses = await self.client.register_plugin(plugin, name=plugin.name)
+            for response in (responses or {}).values():
+                if isinstance(response, dict) and response.get("status") == "error":
+                    raise RuntimeError(f"a worker refused the initializer: {response}")
+        await self._count_threads()
+        self._spawn(self._pulse())
+
+    async def _pulse(self) -> None:
+        while not self._lost:
+            await asyncio.sleep(self.PULSE)
+            if not self.alive():
+                self._lose()
+            elif self._futures:
+                await self._count_threads()
+
+    async def _count_threads(self) -> None:
+        try:
+            threads = await self.client.nthreads(asynchronous=True)
+        except (OSError, AttributeError, RuntimeError):
+            return  # the connection is going; the pulse will see it
+        self._report(Threads(sum(threads.values())))
+
+    async def _identity(self) -> Any:
+        return await self.client.scheduler.identity(n_workers=-1)
+
+    def _watch(self, future: RemoteFuture) -> None:
+        self._futures[future.key] = future
+        self._spawn(self._wait(future))
+
+    async def _wait(self, future: RemoteFuture) -> None:
+        await future._state.wait()
+        if future.key not in self._futures:
+            return
+        if future.status == "finished":
+            self._fresh.append(future)
+            if self._transfers < self.TRANSFERS:
+                self._transfers += 1
+                self._spawn(self._fetch())
+        elif future.status == "error":
+            self._futures.pop(future.key, None)
+            error = future._state.exception
+            self._report(Failed(future.key, error))
+        elif future.status in ("cancelled", "lost"):
+            self._lose()  # not by us: withdrawn ones leave _futures first
+
+    async def _fetch(self) -> None:
+        try:
+            await asyncio.sleep(0)  # results that arrived in the same message come along
+            while self._fresh and not self._lost:
+                batch = {f.key: f for f in self._fresh if f.key in self._futures}
+                self._fresh = []
+                if not batch:
+                    continue
+                found = await self.client.gather(
+                    batch, errors="skip", direct=self._direct, asynchronous=True
+                )
+                for key, outcome in found.items():
+                    self._deliver(batch[key], outcome)
+        except (OSError, AttributeError, RuntimeError):
+            self._lose()
+        finally:
+            self._transfers -= 1
+
+    def _deliver(self, future: RemoteFuture, outcome: Outcome | None) -> None:
+        if not isinstance(outcome, Outcome):  # its worker was lost meanwhile: wait again
+            if future.key in self._futures:
+                self._spawn(self._wait(future))
+            return
+        if self._futures.pop(future.key, None) is not None:
+            self._report(Done(future.key, outcome))
+            future.release()
+
+    async def _withdraw(self, keys: list[str]) -> set[str]:
+        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
+        begun: set[str] = set()
+        for answer in answers.values():
+            # A worker that did not answer may have begun any of them.
+            begun.update(answer if isinstance(answer, list) else keys)
+        stopped = {}
+        for key in keys:
+            if key not in begun and key in self._futures:
+                stopped[key] = self._futures.pop(key)
+        if stopped:
+            await self.client.cancel(list(stopped.values()), asynchronous=True)
+        return set(stopped)
+
+    def _lose(self) -> None:
+        if self._lost or self._closed:
+            return
+        self._lost = True
+        self._futures.clear()
+        self._report(Lost(SchedulerLost(self._reason())))
+
+    def _reason(self) -> str:
+        client = self.client
+        if client.status in ("closing", "closed"):
+            return "the Dask client of this executor was closed"
+        address = getattr(client.scheduler, "address", None) or "the scheduler"
+        return (
+            f"the connection to {address} was lost: the scheduler ended, was restarted, or "
+            f"cannot be reached. Calls that had not finished are lost; make a new executor"
+        )
+
+    async def _close(self) -> None:
+        self._closed = True
+        _Hub.of(self.client).leave(self)
+        for task in self._tasks:
+            task.cancel()
+        for future in self._futures.values():
+            future.release()
+        self._futures.clear()
+        if self._plugin is not None and self.client.status == "running":
+            await self.client.unregister_worker_plugin(self._plugin)
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Hub:
+    """Hands the workers' messages to the backends that share a client.
+
+    A client has one handler for each topic, so the backends cannot subscribe for themselves.
+    The topic is the client's own id: the scheduler forgets it with the client. Lives on the
+    client's loop; `_lock` guards the table of hubs alone.
+    """
+
+    _lock = threading.Lock()
+    _hubs: weakref.WeakKeyDictionary[Client, _Hub] = weakref.WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._backends: dict[str, DaskBackend] = {}
+
+    @classmethod
+    def of(cls, client: Client) -> _Hub:
+        with cls._lock:
+            hub = cls._hubs.get(client)
+            if hub is None:
+                hub = cls._hubs[client] = cls()
+                client.subscribe_topic(client.id, hub._on_event)
+        return hub
+
+    def join(self, backend: DaskBackend) -> None:
+        self._backends[backend.executor] = backend
+
+    def leave(self, backend: DaskBackend) -> None:
+        self._backends.pop(backend.executor, None)
+
+    def _on_event(self, event: tuple[float, Any]) -> None:
+        _, message = event
+        if not isinstance(message, dict):
+            return
+        backend = self._backends.get(message.get("daskexec", ""))
+        if backend is not None:
+            backend._report(
+                Started(
+                    key=message["key"],
+                    worker=message["worker"],
+                    name=message["name"],
+                    pid=message["pid"],
+                    worn=message.get("worn", False),
+                )
+            )

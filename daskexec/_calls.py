@@ -1,0 +1,290 @@
+"""What crosses the wire: calls and outcomes, as bytes that only daskexec reads. Floor 0.
+
+Dask never pickles, hashes or looks into a user's function, arguments or results. Each call
+is pickled alone on the client, each outcome alone on the worker, so one that cannot be
+pickled fails its own future and nothing else, and two calls share no mutable object.
+
+``pickle`` first, because it is the fastest and refers to importable things by name;
+``cloudpickle`` where that fails, and for whatever lives in ``__main__``, which a worker does
+not import.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+import cloudpickle
+
+from daskexec.errors import RemoteError, RemoteTraceback
+
+__all__ = ["Failure", "Outcome", "Ticket", "dump", "function_name", "load"]
+
+_PROTOCOL = 5
+
+
+def function_name(fn: Any) -> str:
+    """Name a callable for people: that of the function inside partials and methods."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name = getattr(fn, "__name__", None)
+    return name if isinstance(name, str) else type(fn).__name__
+
+
+# --- pickling -----------------------------------------------------------------------------
+
+
+class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """Cloudpickle, with the globals of ``__main__`` joined to the worker's own.
+
+    A function of ``__main__`` travels by value, and so do the globals it reads. What the
+    executor's initializer has put into such globals on the worker must win over what the
+    client has there, as it does in a process pool: `_restore_function` sees to it.
+    """
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        if (
+            isinstance(obj, FunctionType)
+            and obj.__module__ == "__main__"
+            and isinstance(reduced, tuple)
+            and len(reduced) == 6
+        ):
+            make, args, state, items, pairs, setter = reduced
+            return make, args, (setter, state), items, pairs, _restore_function
+        return reduced
+
+
+#: What this thread runs: ``.give_thread_back`` is set while it runs a call on a worker.
+running = threading.local()
+
+#: Globals of ``__main__`` that an initializer has set in this worker process, by name.
+main_globals: dict[str, Any] = {}
+
+
+def _restore_function(function: FunctionType, state: Any) -> None:
+    setter, inner = state
+    setter(function, inner)
+    if main_globals:
+        function.__globals__.update(main_globals)
+
+
+def dump(obj: Any) -> bytes:
+    """Pickle `obj`; raise whatever its pickling raises."""
+    if not cloudpickle.list_registry_pickle_by_value():
+        try:
+            blob = pickle.dumps(obj, _PROTOCOL)
+        except Exception:
+            # Anything may come from a user's __reduce__. The second try names the real cause.
+            pass
+        else:
+            if b"__main__" not in blob:
+                return blob
+    with io.BytesIO() as buffer:
+        _Pickler(buffer, _PROTOCOL).dump(obj)
+        return buffer.getvalue()
+
+
+load: Callable[[Any], Any] = pickle.loads
+
+
+# --- exceptions ---------------------------------------------------------------------------
+
+
+class Failure:
+    """An exception on its way from a worker, and what survives if it cannot be rebuilt."""
+
+    __slots__ = ("blob", "message", "trace", "type_name")
+
+    def __init__(self, blob: bytes | None, type_name: str, message: str, trace: str) -> None:
+        self.blob, self.type_name, self.message, self.trace = blob, type_name, message, trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Failure, (self.blob, self.type_name, self.message, self.trace)
+
+    @classmethod
+    def of(cls, exc: BaseException) -> Failure:
+        """Describe `exc`, with its traceback as text. Never raises."""
+        kind = type(exc)
+        try:
+            message = str(exc)
+        except Exception as bad:
+            message = f"<str() of it raised {type(bad).__name__}>"
+        try:
+            trace = "".join(traceback.format_exception(kind, exc, exc.__traceback__))
+        except Exception:
+            trace = f"{kind.__name__}: {message}\n"
+        return cls(_dump_exception(exc), f"{kind.__module__}.{kind.__qualname__}", message, trace)
+
+    def load(self) -> BaseException:
+        """Rebuild the exception, with the remote traceback as its cause. Never raises."""
+        exc: BaseException | None = None
+        if self.blob is not None:
+            try:
+                loaded = load(self.blob)
+            except BaseException:
+                loaded = None
+            if isinstance(loaded, BaseException):
+                exc = loaded
+        if exc is None:
+            exc = RemoteError(self.type_name, self.message)
+        exc.__cause__ = RemoteTraceback(self.trace)
+        return exc
+
+
+def _dump_exception(exc: BaseException) -> bytes | None:
+    """Pickle an exception so that its type and attributes survive, or return None.
+
+    An exception whose ``__init__`` is written in Python and which has no ``__reduce__`` of
+    its own is rebuilt without calling ``__init__``: pickle would call it with ``exc.args``,
+    which fails or mangles as soon as its parameters are not what it handed to ``super()``.
+    """
+    kind = type(exc)
+    if _reduces_by_itself(kind):
+        try:
+            blob = dump(exc)
+            return blob if type(load(blob)) is kind else None
+        except BaseException:
+            return None
+    try:
+        _, args, *rest = exc.__reduce__()  # a builtin's own, as no class below has one
+        state = _picklable_state(rest[0]) if rest and isinstance(rest[0], dict) else {}
+        if not _pickles(args):
+            args = tuple(arg if _pickles(arg) else repr(arg) for arg in args)
+        return dump(_Rebuilt(kind, args, state))
+    except BaseException:
+        return None
+
+
+def _reduces_by_itself(kind: type[BaseException]) -> bool:
+    custom = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__setstate__")
+    has_python_init = False
+    for base in kind.__mro__:
+        if base.__module__ == "builtins":
+            break
+        if any(name in vars(base) for name in custom):
+            return True
+        has_python_init = has_python_init or "__init__" in vars(base) or "__new__" in vars(base)
+    return kind.__module__ == "builtins" and not has_python_init
+
+
+def _picklable_state(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if _pickles(value)}
+
+
+def _pickles(value: Any) -> bool:
+    try:
+        load(dump(value))
+    except BaseException:
+        return False
+    return True
+
+
+class _Rebuilt:
+    """Pickles as the exception that it describes (see `_rebuild`)."""
+
+    def __init__(self, kind: type[BaseException], args: Any, state: dict[str, Any]) -> None:
+        self._parts = (kind, args, state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, self._parts
+
+
+def _rebuild(kind: type[BaseException], args: Any, state: dict[str, Any]) -> BaseException:
+    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    try:
+        exc = kind.__new__(kind, *args)
+    except TypeError:
+        exc = builtin.__new__(kind, *args)  # a __new__ of its own that takes other arguments
+    builtin.__init__(exc, *args)
+    exc.__setstate__(state)  # type: ignore[attr-defined]
+    return exc
+
+
+# --- what a task takes and gives ------------------------------------------------------------
+
+
+class Ticket:
+    """One attempt of one call, as a worker receives it.
+
+    Attributes
+    ----------
+    executor, key, topic : str
+        Id of the executor, Dask key of this attempt, event topic to report to.
+    blob : bytes
+        The pickled ``(fn, args, kwargs)``.
+    slot : int
+        Place on the board of begun calls, -1 on clusters that daskexec did not start.
+    has_initializer : bool
+        The executor has one; a worker runs it before its first call.
+    max_calls : int
+        Calls after which the worker process is to be replaced, 0 for no limit.
+    """
+
+    __slots__ = ("blob", "executor", "has_initializer", "key", "max_calls", "slot", "topic")
+
+    def __init__(
+        self,
+        executor: str,
+        key: str,
+        topic: str,
+        blob: bytes,
+        slot: int,
+        has_initializer: bool,
+        max_calls: int,
+    ) -> None:
+        self.executor, self.key, self.topic, self.blob = executor, key, topic, blob
+        self.slot, self.has_initializer, self.max_calls = slot, has_initializer, max_calls
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        blob = pickle.PickleBuffer(self.blob) if protocol >= 5 else self.blob
+        return Ticket, (
+            self.executor,
+            self.key,
+            self.topic,
+            blob,
+            self.slot,
+            self.has_initializer,
+            self.max_calls,
+        )
+
+    def __sizeof__(self) -> int:
+        return 200 + len(self.blob)
+
+
+class Outcome:
+    """What became of one attempt; the value of its Dask task.
+
+    Attributes
+    ----------
+    kind : str
+        "value", "error", "initializer" (it raised), "refused" (this process may not run it
+        because another one began it: `pid` says which) or "withdrawn" (cancelled before).
+    body : bytes or Failure or None
+        The pickled value, or the failure.
+    seconds : float
+        Run time of the call.
+    pid : int
+        Process that ran it, or began it.
+    """
+
+    __slots__ = ("body", "kind", "pid", "seconds")
+
+    def __init__(self, kind: str, body: Any, seconds: float = 0.0, pid: int = 0) -> None:
+        self.kind, self.body, self.seconds, self.pid = kind, body, seconds, pid
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        body = self.body
+        if protocol >= 5 and isinstance(body, (bytes, bytearray, memoryview)):
+            body = pickle.PickleBuffer(body)
+        return Outcome, (self.kind, body, self.seconds, self.pid)
+
+    def __sizeof__(self) -> int:
+        body = self.body
+        return 200 + (len(body) if isinstance(body, (bytes, bytearray, memoryview)) else 0)

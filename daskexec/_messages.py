@@ -1,0 +1,92 @@
+"""What a backend reports to its dispatcher. Floor 0.
+
+A backend puts these on the dispatcher's queue; it calls nothing else of it. A backend for
+another system than Dask needs these five and the methods of `Backend`, no more.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from daskexec._calls import Outcome, Ticket
+from daskexec.errors import SchedulerLost
+from daskexec.options import CallOptions
+
+__all__ = ["Backend", "Done", "Failed", "Lost", "Started", "Threads"]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A worker has begun a call. `worn`: it will take no more and wants to be replaced."""
+
+    key: str
+    worker: str
+    name: str
+    pid: int
+    worn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The outcome of a call is here."""
+
+    key: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The cluster gave the call up, with an error of its own (such as ``KilledWorker``)."""
+
+    key: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The cluster cannot be reached any more; nothing else will be reported."""
+
+    error: SchedulerLost
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """How many worker threads there are now."""
+
+    count: int
+
+
+class Backend(Protocol):
+    """What a dispatcher asks of a backend; every method may be called from any thread."""
+
+    topic: str
+    address: str
+
+    def start(self, initializer: bytes | None) -> None:
+        """Get ready to send; blocks until then."""
+
+    def alive(self) -> bool:
+        """Tell whether the cluster that this backend began with is still there."""
+
+    def send(self, ticket: Ticket, options: CallOptions) -> None:
+        """Have one attempt of a call run; does not block."""
+
+    def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
+        """Stop calls that were not begun; the result says which ones will never run."""
+
+    def value_future(self, key: str, name: str) -> Any:
+        """Return the cluster's own future, called `name`, for the value of an attempt."""
+
+    def plain_future(self, blob: bytes, name: str) -> Any:
+        """Return the cluster's own future, called `name`, for an already pickled value."""
+
+    def on_loop(self) -> bool:
+        """Tell whether this thread carries the backend and so must not wait for it."""
+
+    def describe_workers(self) -> list[dict[str, Any]]:
+        """Return address, name and resources of every worker; blocks."""
+
+    def close(self) -> None:
+        """Stop reporting and release what is left; blocks."""

@@ -1,0 +1,194 @@
+"""The process that starts, watches and ends the workers of a cluster on this machine. Floor 1.
+
+Run as a program of its own (see `daskexec._local`), it imports ``distributed`` once, then
+forks a worker whenever it is told to: a worker is there in a tenth of a second, needs no
+``if __name__ == "__main__"`` guard in the user's script, and inherits neither threads nor
+locks of the user's process. It runs in a session of its own, so that Ctrl-C in the terminal
+reaches the user's program alone.
+
+It talks JSON, a message a line, over one socket::
+
+    client -> spawner   {"op": "spawn", "name": "0", "options": {...}}
+                        {"op": "signal", "pid": 123, "signal": 15}
+    spawner -> client   {"op": "spawned", "name": "0", "pid": 123}
+                        {"op": "exited", "name": "0", "pid": 123, "status": -9}
+
+When the socket closes, or its parent is gone however that came about, it kills every worker,
+removes the scratch folder, and ends. No thread runs here beside the main one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+__all__ = ["main"]
+
+#: Seconds between two looks at the parent process.
+_PARENT_CHECK = 1.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main(fd: int, scratch: str, parent: int) -> None:
+    """Serve the client on the socket `fd` until it or its process `parent` is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    spawner = _Spawner(socket.socket(fileno=fd), parent)
+    try:
+        _preload()
+        spawner.serve()
+    finally:
+        spawner.kill_all()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _preload() -> None:
+    """Import what every worker needs, once, before any is forked."""
+
+    import daskexec._remote  # noqa: F401
+
+    # What a worker would log of a call, the call's future carries.
+    for name in list(logging.root.manager.loggerDict):
+        if name.split(".")[0] in ("distributed", "tornado"):
+            logger = logging.getLogger(name)
+            logger.handlers.clear()
+            logger.propagate = False
+            logger.addHandler(logging.NullHandler())
+
+
+class _Spawner:
+    def __init__(self, sock: socket.socket, parent: int) -> None:
+        self.sock = sock
+        self.parent = parent
+        self.children: dict[int, str] = {}
+        self.buffer = b""
+        # Written to by the interpreter when a child ends, so that select() wakes.
+        self.wake_read, self.wake_write = os.pipe()
+        os.set_blocking(self.wake_read, False)
+        os.set_blocking(self.wake_write, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        while os.getppid() == self.parent:
+            ready, _, _ = select.select([self.sock, self.wake_read], [], [], _PARENT_CHECK)
+            if self.wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self.wake_read, 4096)
+            self.reap()
+            if self.sock in ready and not self.receive():
+                return
+
+    def receive(self) -> bool:
+        try:
+            data = self.sock.recv(1 << 16)
+        except ConnectionError:
+            return False
+        if not data:
+            return False
+        *lines, self.buffer = (self.buffer + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if message["op"] == "spawn":
+                self.spawn(message["name"], message["options"])
+            elif message["op"] == "signal" and message["pid"] in self.children:
+                os.kill(message["pid"], message["signal"])
+        return True
+
+    def spawn(self, name: str, options: dict[str, Any]) -> None:
+        own = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _become_worker(self, own, options)
+        self.children[pid] = name
+        self.tell({"op": "spawned", "name": name, "pid": pid})
+
+    def reap(self) -> None:
+        while self.children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            name = self.children.pop(pid, None)
+            if name is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self.tell({"op": "exited", "name": name, "pid": pid, "status": code})
+
+    def tell(self, message: dict[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # the client is gone: serve() will see it
+            self.sock.sendall(json.dumps(message).encode() + b"\n")
+
+    def kill_all(self) -> None:
+        for pid in self.children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for pid in self.children:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+
+def _become_worker(spawner: _Spawner, parent: int, options: dict[str, Any]) -> None:
+    """Turn the forked process into a worker; never returns."""
+    status = 1
+    try:
+        _die_with_parent(parent)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for fd in (spawner.wake_read, spawner.wake_write):
+            os.close(fd)
+        spawner.sock.close()
+        asyncio.run(_work(options))
+        status = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        _leave(status)
+
+
+def _die_with_parent(parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the line above
+            os._exit(1)
+
+
+async def _work(options: dict[str, Any]) -> None:
+    from distributed import Worker
+
+    from daskexec import _remote
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, _leave, 0)
+    _remote.open_board(options.pop("board"))
+    async with Worker(**options) as worker:
+        await worker.finished()
+
+
+def _leave(status: int) -> None:
+    """End the process at once, as a pool's worker does: no exit handlers, output flushed."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    start = json.loads(sys.argv[1])
+    sys.argv[:] = start["argv"]
+    sys.path[:] = start["path"]
+    time.tzset()
+    main(start["fd"], start["scratch"], start["parent"])

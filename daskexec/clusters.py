@@ -1,0 +1,140 @@
+"""From what the user names as the cluster to a line that a dispatcher can use. Floor 3.
+
+The one place where it is decided what belongs to the executor, and so is ended with it, and
+what belongs to the user, and so is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+from daskexec._dispatcher import Line
+from daskexec.errors import ClusterUnreachable
+
+__all__ = [
+    "CONNECT_TIMEOUT",
+    "Connect",
+    "check_cluster",
+    "is_address",
+    "open_client",
+    "own",
+    "shared",
+]
+
+#: Seconds in which a scheduler must answer.
+CONNECT_TIMEOUT = 10.0
+
+Connect = Callable[[Callable[[Any], None]], Line]
+
+_ADDRESS = re.compile(
+    r"(?:(?:tcp|tls|ws|wss|ucx|inproc)://\S+|[\w.\-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)"
+)
+
+
+def is_address(text: str) -> bool:
+    """Tell whether `text` looks like a scheduler's address (``tcp://host:port``)."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def check_cluster(cluster: Any) -> None:
+    """Raise TypeError or ValueError for what can be no cluster, before anything starts."""
+    if cluster is None:
+        return
+    if isinstance(cluster, str):
+        if not is_address(cluster):
+            raise ValueError(
+                f"cluster={cluster!r} is no address of a scheduler: expected something like "
+                f"'tcp://host:8786'"
+            )
+        return
+    if not (_is_client(cluster) or hasattr(cluster, "scheduler_address")):
+        raise TypeError(
+            f"cluster must be None, an address, a Dask Client or a Dask cluster, not "
+            f"{type(cluster).__name__}"
+        )
+    status = str(getattr(cluster.status, "name", cluster.status))
+    if status not in ("running", "connecting", "newly-created", "created", "starting"):
+        raise ValueError(f"the Dask {type(cluster).__name__} given as cluster is {status}")
+
+
+def _is_client(cluster: Any) -> bool:
+    return hasattr(cluster, "scheduler_comm") and hasattr(cluster, "submit")
+
+
+def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
+    """Start a cluster on this machine for this executor alone, when connected."""
+
+    def connect(report: Callable[[Any], None]) -> Line:
+        from distributed import Client
+
+        from daskexec._backend import DaskBackend
+        from daskexec._local import ForkCluster
+
+        cluster = ForkCluster(n_workers, **options)
+        try:
+            client = Client(cluster, set_as_default=False)
+        except BaseException:
+            cluster.close()
+            raise
+
+        def close() -> None:
+            with contextlib.suppress(Exception):
+                client.close()
+            cluster.close()
+
+        return Line(
+            DaskBackend(client, executor, report, direct=True),
+            close,
+            board=cluster.board,
+            death_of=cluster.death_of,
+            recycle=cluster.recycle,
+            signal_workers=cluster.signal_workers,
+        )
+
+    return connect
+
+
+def shared(executor: str, client: Any, close: Callable[[], None]) -> Connect:
+    """Use a client that is connected already; `close` ends what was opened for it."""
+
+    def connect(report: Callable[[Any], None]) -> Line:
+        from daskexec._backend import DaskBackend
+
+        return Line(DaskBackend(client, executor, report), close)
+
+    return connect
+
+
+def open_client(cluster: Any, timeout: float) -> tuple[Any, Callable[[], None]]:
+    """Return a connected client for what the user gave, and how to end what was opened.
+
+    Raises
+    ------
+    ClusterUnreachable
+        Nobody answered at the address within `timeout` seconds.
+    """
+    if _is_client(cluster):
+        return cluster, _nothing
+    from distributed import Client
+
+    if isinstance(cluster, str):
+        address = cluster if "://" in cluster else f"tcp://{cluster}"
+        try:
+            client = Client(address, timeout=timeout, set_as_default=False)
+        except OSError as exc:  # TimeoutError too
+            raise ClusterUnreachable(
+                f"no Dask scheduler answered at {address} within {timeout:g} s "
+                f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
+                f". Is it running, and can it be reached from {os.uname().nodename}?"
+            ) from exc
+    else:
+        client = Client(cluster, set_as_default=False)
+    return client, client.close
+
+
+def _nothing() -> None:
+    """What the user started is not ours to end."""

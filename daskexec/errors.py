@@ -1,0 +1,135 @@
+"""The errors of daskexec. Floor 0.
+
+::
+
+    Exception
+    ├── BrokenExecutor                       (concurrent.futures)
+    │   ├── BrokenProcessPool                (concurrent.futures.process)
+    │   │   ├── WorkerDied                   one call: its worker process ended under it
+    │   │   └── InitializerFailed            the executor: its initializer raised
+    │   └── SchedulerLost                    the executor: its cluster cannot be reached any more
+    ├── ConnectionError
+    │   └── ClusterUnreachable               nobody answered at the address
+    ├── RemoteError                          an exception that cannot be rebuilt in this process
+    └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
+    Warning
+    └── UserWarning
+        └── ExecutorWarning                  the executor waits for something; says for what
+
+``WorkerDied`` and ``InitializerFailed`` are ``BrokenProcessPool`` so that code which catches
+what ``ProcessPoolExecutor`` raises catches them too. Unlike there, ``WorkerDied`` is the end
+of one call only: the executor goes on.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import BrokenExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+__all__ = [
+    "ClusterUnreachable",
+    "ExecutorWarning",
+    "InitializerFailed",
+    "RemoteError",
+    "RemoteTraceback",
+    "SchedulerLost",
+    "WorkerDied",
+]
+
+
+class WorkerDied(BrokenProcessPool):
+    """The worker process that ran the call ended before the call did.
+
+    It crashed (segmentation fault, ``os._exit``), was killed (out of memory, ``kill``), or
+    was lost with its host. The call has begun, so it may have had effects; it was not run
+    again. Other calls are not affected and the executor stays usable.
+
+    Attributes
+    ----------
+    function : str
+        Name of the function that was called.
+    worker : str
+        Name or address of the worker, "" where it is not known.
+    host : str
+        Host of the worker, "" where it is not known.
+    reason : str
+        What is known of the end of the process, such as "killed by SIGKILL".
+    attempts : int
+        How many times the call was begun.
+    """
+
+    def __init__(
+        self, function: str, worker: str = "", host: str = "", reason: str = "", attempts: int = 1
+    ) -> None:
+        self.function, self.worker, self.host = function, worker, host
+        self.reason, self.attempts = reason, attempts
+        where = f"worker {worker or '(unknown)'}" + (f" on host {host}" if host else "")
+        times = "once" if attempts == 1 else f"{attempts} times"
+        super().__init__(
+            f"the call of {function}() ended with its worker process: {where}"
+            f"{': ' + reason if reason else ''} (the call was begun {times}). "
+            f"Other calls are not affected."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (
+            type(self),
+            (self.function, self.worker, self.host, self.reason, self.attempts),
+        )
+
+
+class InitializerFailed(BrokenProcessPool):
+    """The executor's ``initializer`` raised on a worker; the executor is broken.
+
+    The initializer's own exception is the ``__cause__``.
+    """
+
+
+class SchedulerLost(BrokenExecutor):
+    """The executor lost its cluster: scheduler gone or restarted, client or cluster closed."""
+
+
+class ClusterUnreachable(ConnectionError):
+    """No scheduler answered at the given address within the time allowed."""
+
+
+class RemoteError(Exception):
+    """Stands for an exception of a call whose own type could not be rebuilt here.
+
+    Attributes
+    ----------
+    type_name : str
+        Qualified name of the original type, such as ``"mypackage.errors.Broken"``.
+    message : str
+        ``str()`` of the original exception.
+    """
+
+    def __init__(self, type_name: str, message: str) -> None:
+        self.type_name, self.message = type_name, message
+        super().__init__(f"{type_name}: {message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.type_name, self.message)
+
+
+class RemoteTraceback(Exception):
+    """The traceback of a call, as text, from the worker where it was raised.
+
+    It is the ``__cause__`` of the exception that a future raises, so that a printed
+    traceback shows the frames of the worker first.
+    """
+
+    def __init__(self, tb: str) -> None:
+        self.tb = tb
+        super().__init__(tb)
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.tb}"""'
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.tb,)
+
+
+class ExecutorWarning(UserWarning):
+    """The executor cannot go on for now; the message says what it waits for."""

@@ -1,0 +1,452 @@
+"""DaskExecutor: the public face. Floor 4.
+
+The stdlib's interface, checked arguments, and nothing else: the work is the dispatcher's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import secrets
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
+
+from daskexec import _calls, clusters
+from daskexec._batching import BatchPolicy
+from daskexec._dispatcher import Call, Dispatcher
+from daskexec._patience import Patience
+from daskexec.futures import DaskFuture
+from daskexec.options import CallOptions
+
+__all__ = ["DaskExecutor"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_DEFAULTS = CallOptions()
+
+
+class DaskExecutor(Executor):
+    """A ``concurrent.futures.Executor`` whose workers are a Dask cluster.
+
+    Takes what ``ProcessPoolExecutor`` takes, in the same order, and behaves as it does, as
+    the stdlib's documentation of ``concurrent.futures`` says.
+
+    Parameters
+    ----------
+    max_workers : int, optional
+        Worker processes to start; the number of usable cores when None. On a cluster that is
+        given: most calls to have there at a time; no limit when None.
+    mp_context : multiprocessing context, optional
+        Taken so that calls written for ``ProcessPoolExecutor`` work, and checked. Workers
+        are always fresh processes, as with ``"spawn"``: they inherit nothing.
+    initializer : callable, optional
+        Run once in each worker process before its first call, also on workers that join
+        later or replace one that died. If it raises, the executor is broken.
+    initargs : tuple
+        Its arguments.
+    max_tasks_per_child : int, optional
+        Calls after which a worker process is replaced by a fresh one. Own clusters only.
+    cluster : str, distributed.Client or Dask cluster, optional
+        Where to run: the address of a scheduler (``"tcp://host:8786"``), a connected
+        client, or a cluster object such as ``LocalCluster`` or ``SLURMCluster``. What was
+        given is not closed by `shutdown`. When None, a cluster of processes on this machine
+        is started in the background, listens on 127.0.0.1 only, and ends with the executor.
+    threads_per_worker : int
+        Calls that a worker process of an own cluster runs at the same time.
+    memory_limit : int or str, optional
+        For each worker process of an own cluster: Dask spills and pauses near it.
+    dashboard : bool
+        Serve Dask's dashboard on http://127.0.0.1:8787. Own clusters only; needs bokeh.
+    connect_timeout : float
+        Seconds in which the scheduler at an address must answer.
+    worker_timeout : float, optional
+        Seconds without any worker after which waiting calls fail with ``BrokenExecutor``.
+        When None they wait on, and a warning says so.
+
+    Raises
+    ------
+    ClusterUnreachable
+        Nobody answered at the address. A ``ConnectionError``.
+    TypeError, ValueError
+        An argument that cannot be right; nothing was started.
+
+    Notes
+    -----
+    Every method may be called from any thread. The constructor returns at once where it
+    starts a cluster of its own; calls can be submitted while that comes up.
+    """
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: Any = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+        cluster: Any = None,
+        threads_per_worker: int = 1,
+        memory_limit: int | str | None = None,
+        dashboard: bool = False,
+        connect_timeout: float = clusters.CONNECT_TIMEOUT,
+        worker_timeout: float | None = None,
+    ) -> None:
+        _check_count("max_workers", max_workers)
+        _check_count("max_tasks_per_child", max_tasks_per_child)
+        _check_count("threads_per_worker", threads_per_worker)
+        _check_context(mp_context)
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        clusters.check_cluster(cluster)
+        own = {
+            "threads_per_worker": (threads_per_worker, 1),
+            "memory_limit": (memory_limit, None),
+            "dashboard": (dashboard, False),
+        }
+        if cluster is not None:
+            own["max_tasks_per_child"] = (max_tasks_per_child, None)
+            for name, (value, default) in own.items():
+                if value != default:
+                    raise ValueError(
+                        f"{name} is for workers that this executor starts itself; with "
+                        f"cluster=... set it where the cluster is started"
+                    )
+        blob = None
+        if initializer is not None:
+            blob = _calls.dump((initializer, tuple(initargs)))
+
+        self._id = secrets.token_hex(10)
+        self._numbers = itertools.count()
+        self._options = _DEFAULTS
+        if cluster is None:
+            self._max_workers = max_workers or _usable_cores()
+            policy = BatchPolicy()
+            options = {name: value for name, (value, _) in own.items()}
+            connect = clusters.own(self._id, self._max_workers, options)
+            self._client: Any = None
+        else:
+            client, close = clusters.open_client(cluster, connect_timeout)
+            self._client = client
+            self._max_workers = max_workers or max(1, _threads_of(client))
+            policy = BatchPolicy(limit=max_workers)
+            connect = clusters.shared(self._id, client, close)
+        self._dispatcher = Dispatcher(
+            connect,
+            self._id,
+            policy,
+            initializer=blob,
+            max_calls=max_tasks_per_child or 0,
+            patience=Patience(give_up_after=worker_timeout),
+        )
+        # Calls that are pending when the last reference goes are finished, as by a pool.
+        finalizer = weakref.finalize(self, self._dispatcher.shutdown, wait=False)
+        finalizer.atexit = False
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DaskFuture[T]:
+        """Have ``fn(*args, **kwargs)`` run by a worker.
+
+        Parameters
+        ----------
+        fn : callable
+            Anything that ``pickle`` or ``cloudpickle`` can carry: lambdas, closures and
+            functions of ``__main__`` too.
+        *args, **kwargs
+            Its arguments, all of them: no keyword is taken from them.
+
+        Returns
+        -------
+        DaskFuture
+
+        Raises
+        ------
+        TypeError
+            `fn` is not callable.
+        RuntimeError
+            After `shutdown`, or in a forked child.
+        BrokenExecutor
+            The cluster was lost or the initializer failed.
+
+        Notes
+        -----
+        What cannot be pickled fails the future, not this method. Within a call that runs on
+        a worker, submitting gives the worker's thread back for other calls.
+        """
+        if not callable(fn):
+            raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")
+        give_thread_back = getattr(_calls.running, "give_thread_back", None)
+        if give_thread_back is not None:
+            give_thread_back()
+        name = self._options.name or _calls.function_name(fn)
+        key = f"{name.strip('<>')}-{self._id}{next(self._numbers) & 0xFFFFFFFF:08x}0000"
+        future: DaskFuture[T] = DaskFuture(key, self._dispatcher)
+        call = Call(future, fn, args, kwargs, self._options)
+        future._call = call
+        self._dispatcher.submit(call)
+        return future
+
+    def map(  # type: ignore[override]  # buffersize, on every Python
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+    ) -> Iterator[T]:
+        """Yield ``fn(*items)`` for the items of the iterables taken in step, in order.
+
+        Parameters
+        ----------
+        fn : callable
+            Takes as many arguments as there are iterables.
+        *iterables
+            May be of any kind, with or without a length, with `buffersize` also endless. The
+            shortest one ends it.
+        timeout : float, optional
+            Seconds from the call of ``map`` in which a result must be there when it is
+            asked for.
+        chunksize : int, optional
+            Items that are sent together as one call; 1 when None.
+        buffersize : int, optional
+            Most items that are submitted and not yet yielded. When None all are submitted at
+            once. As in Python 3.14, on every Python.
+
+        Raises
+        ------
+        TimeoutError
+            When a result is asked for and not there in time.
+        ValueError, TypeError
+            `chunksize` or `buffersize` is not a positive integer.
+
+        Notes
+        -----
+        When the iterator is closed, dropped or raises, what has not begun is cancelled.
+        """
+        if not callable(fn):
+            raise TypeError(f"map() takes a callable first, not {type(fn).__name__}")
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        self._dispatcher.check_open()
+        deadline = None if timeout is None else monotonic() + timeout
+        items = zip(*iterables)
+        if chunksize is None or chunksize == 1:
+            submit = _Submit(self, fn)
+            return _ordered(submit, items, buffersize, deadline)
+        chunks = _Submit(self, _ChunkOf(fn, self._options.name))
+        ahead = None if buffersize is None else max(1, -(-buffersize // chunksize))
+        return _flattened(_ordered(chunks, _chunked(items, chunksize), ahead, deadline))
+
+    def with_options(self, **options: Any) -> DaskExecutor:
+        """Return a view of this executor whose calls run with other options.
+
+        Parameters
+        ----------
+        name : str, optional
+            What the dashboard shows for the calls.
+        priority : int
+            Calls with a higher one start first.
+        retries : int
+            How often a call is run again after it raised or its worker died.
+        resources : mapping of str to float, optional
+            What a worker must offer, such as ``{"GPU": 1}``.
+        workers : list of str, optional
+            The only workers that may run the calls: addresses, names or hosts.
+
+        Notes
+        -----
+        The view shares cluster, workers and limits with this executor; shutting one down
+        shuts down both. Options that are left out are those of this executor.
+        """
+        known = {name: getattr(self._options, name) for name in CallOptions.__slots__}
+        for name in options:
+            if name not in known:
+                raise TypeError(f"unknown option {name!r}; there are: {', '.join(known)}")
+        view = object.__new__(DaskExecutor)
+        view.__dict__.update(self.__dict__)
+        view._options = CallOptions(**{**known, **options})
+        view._base = self  # keeps it from being collected
+        return view
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; end what this executor has started when all are done.
+
+        Parameters
+        ----------
+        wait : bool
+            Return when all calls are done and everything is ended; else at once. Pending
+            calls are finished in both cases.
+        cancel_futures : bool
+            Cancel the calls that have not begun.
+        """
+        self._dispatcher.shutdown(wait, cancel_futures)
+
+    def terminate_workers(self) -> None:
+        """Give up all calls and end the worker processes with SIGTERM.
+
+        Calls that have not begun are cancelled; those that run fail with `WorkerDied`. On a
+        cluster that this executor did not start, the processes are left alone and what runs
+        there runs on, unheard.
+        """
+        self._dispatcher.stop_workers(15, "terminate_workers")
+
+    def kill_workers(self) -> None:
+        """As `terminate_workers`, with SIGKILL."""
+        self._dispatcher.stop_workers(9, "kill_workers")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        line = self._dispatcher.line()
+        address = line.backend.address
+        return _attach, (self._id, address, self._options)
+
+    def __repr__(self) -> str:
+        return f"<DaskExecutor max_workers={self._max_workers} {self._dispatcher.state()}>"
+
+
+# --- within calls --------------------------------------------------------------------------------
+
+_attached: weakref.WeakValueDictionary[str, DaskExecutor] = weakref.WeakValueDictionary()
+_attach_lock = threading.Lock()
+
+
+def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
+    """Rebuild a pickled executor: on a worker of its cluster, through that worker."""
+    from distributed import get_client, get_worker
+
+    with _attach_lock:
+        found = _attached.get(executor)
+        if found is None or not found._dispatcher.usable():
+            cluster: Any = address
+            try:
+                worker = get_worker()
+            except ValueError:
+                pass
+            else:
+                if worker.scheduler.address == address:
+                    cluster = get_client()
+            found = _attached[executor] = DaskExecutor(cluster=cluster)
+    fields = {name: getattr(options, name) for name in CallOptions.__slots__}
+    return found if options == _DEFAULTS else found.with_options(**fields)
+
+
+# --- map -----------------------------------------------------------------------------------------
+
+
+class _Submit:
+    """``submit`` of one executor for one function, by a tuple of arguments."""
+
+    def __init__(self, executor: DaskExecutor, fn: Callable[..., Any]) -> None:
+        self.executor, self.fn = executor, fn
+
+    def __call__(self, args: tuple[Any, ...]) -> DaskFuture[Any]:
+        return self.executor.submit(self.fn, *args)
+
+
+def _ordered(
+    submit: _Submit,
+    items: Iterable[tuple[Any, ...]],
+    buffersize: int | None,
+    deadline: float | None,
+) -> Iterator[Any]:
+    """Submit now, the first `buffersize` or all, and return an iterator over the results."""
+    items = iter(items)
+    futures = deque(map(submit, itertools.islice(items, buffersize)))
+    return _results(submit, items if buffersize is not None else iter(()), futures, deadline)
+
+
+def _results(
+    submit: _Submit,
+    items: Iterator[tuple[Any, ...]],
+    futures: deque[DaskFuture[Any]],
+    deadline: float | None,
+) -> Iterator[Any]:
+    try:
+        while futures:
+            for item in itertools.islice(items, 1):
+                futures.append(submit(item))
+            future = futures[0]
+            if deadline is None:
+                result = future.result()
+            else:
+                result = future.result(max(0.0, deadline - monotonic()))
+            futures.popleft()
+            del future
+            yield result
+            del result
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _chunked(items: Iterable[Any], size: int) -> Iterator[tuple[list[Any]]]:
+    items = iter(items)
+    while chunk := list(itertools.islice(items, size)):
+        yield (chunk,)
+
+
+class _ChunkOf:
+    """A function over a list of argument tuples; says where in the list it failed."""
+
+    def __init__(self, fn: Callable[..., Any], name: str | None) -> None:
+        self.fn = fn
+        self.__name__ = name or _calls.function_name(fn)
+
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], BaseException | None]:
+        values: list[Any] = []
+        for args in chunk:
+            try:
+                values.append(self.fn(*args))
+            except Exception as exc:
+                return values, _calls.Failure.of(exc)  # type: ignore[return-value]
+        return values, None
+
+
+def _flattened(chunks: Iterator[tuple[list[Any], Any]]) -> Iterator[Any]:
+    for values, failure in chunks:
+        values.reverse()
+        while values:
+            yield values.pop()
+        if failure is not None:
+            raise failure.load()
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _check_count(name: str, value: Any) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
+    if value <= 0:
+        raise ValueError(f"{name} must be greater than 0, not {value}")
+
+
+def _check_context(mp_context: Any) -> None:
+    if mp_context is not None and not hasattr(mp_context, "get_start_method"):
+        raise TypeError(
+            f"mp_context must be a multiprocessing context, not {type(mp_context).__name__}"
+        )
+
+
+def _usable_cores() -> int:
+    if hasattr(os, "process_cpu_count"):  # Python 3.13
+        return os.process_cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads_of(client: Any) -> int:
+    try:
+        return sum(client.nthreads().values())
+    except TypeError:  # an asynchronous client: not to be waited for here
+        return 1
