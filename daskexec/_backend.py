@@ -20,13 +20,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 from distributed import Client
-from distributed import Future as RemoteFuture
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
@@ -38,6 +38,9 @@ __all__ = ["DaskBackend"]
 
 
 Report = Callable[[Any], None]
+
+# Dask annotates its client in part only, and some of that not for strict checkers.
+RemoteFuture: TypeAlias = Any
 
 
 class DaskBackend:
@@ -61,15 +64,15 @@ class DaskBackend:
     TRANSFERS = 4
 
     def __init__(
-        self, client: Client, executor: str, report: Report, direct: bool | None = None
+        self, client: Any, executor: str, report: Report, direct: bool | None = None
     ) -> None:
         self.client = client
         self.executor = executor
         self.topic: str = client.id
-        self.address: str = client.scheduler.address
+        self.address: str = self.client.scheduler.address
         self._report = report
         self._direct = direct
-        self._loop: asyncio.AbstractEventLoop = client.loop.asyncio_loop
+        self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
         self._futures: dict[str, RemoteFuture] = {}  # touched on the loop only
         self._fresh: list[RemoteFuture] = []
@@ -144,10 +147,10 @@ class DaskBackend:
         """Stop listening and release what is left; the client stays as it is. Blocks."""
         if self._closed:
             return
-        try:
+        with contextlib.suppress(
+            RuntimeError, concurrent.futures.TimeoutError, concurrent.futures.CancelledError
+        ):  # the loop has ended, and all that we had there with it
             self._run(self._close()).result(10)
-        except (RuntimeError, concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
-            pass  # the loop has ended, and all that we had there with it
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> concurrent.futures.Future[Any]:
         try:
@@ -294,7 +297,7 @@ class _Hub:
     """
 
     _lock = threading.Lock()
-    _hubs: weakref.WeakKeyDictionary[Client, _Hub] = weakref.WeakKeyDictionary()
+    _hubs: ClassVar[weakref.WeakKeyDictionary[Client, _Hub]] = weakref.WeakKeyDictionary()
 
     def __init__(self) -> None:
         self._backends: dict[str, DaskBackend] = {}

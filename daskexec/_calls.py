@@ -153,7 +153,8 @@ def _dump_exception(exc: BaseException) -> bytes | None:
         except BaseException:
             return None
     try:
-        _, args, *rest = exc.__reduce__()  # a builtin's own, as no class below has one
+        reduced: Any = exc.__reduce__()  # a builtin's own, as no class below has one
+        _, args, *rest = reduced
         state = _picklable_state(rest[0]) if rest and isinstance(rest[0], dict) else {}
         if not _pickles(args):
             args = tuple(arg if _pickles(arg) else repr(arg) for arg in args)
@@ -197,13 +198,13 @@ class _Rebuilt:
 
 
 def _rebuild(kind: type[BaseException], args: Any, state: dict[str, Any]) -> BaseException:
-    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    builtin: Any = next(base for base in kind.__mro__ if base.__module__ == "builtins")
     try:
         exc = kind.__new__(kind, *args)
     except TypeError:
         exc = builtin.__new__(kind, *args)  # a __new__ of its own that takes other arguments
     builtin.__init__(exc, *args)
-    exc.__setstate__(state)  # type: ignore[attr-defined]
+    exc.__setstate__(state)
     return exc
 
 

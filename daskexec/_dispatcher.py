@@ -39,6 +39,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from daskexec import _calls
@@ -47,7 +48,7 @@ from daskexec._board import INITIALIZING
 from daskexec._calls import Outcome, Ticket
 from daskexec._messages import Backend, Done, Failed, Lost, Started, Threads
 from daskexec._patience import Patience
-from daskexec.errors import BrokenExecutor, InitializerFailed, WorkerDied
+from daskexec.errors import InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -681,10 +682,9 @@ def _like(cause: BaseException, message: str = "") -> Callable[[], BaseException
 
 
 def _set_running(future: DaskFuture[Any]) -> None:
-    with contextlib.suppress(RuntimeError, concurrent.futures.InvalidStateError):
-        with future._condition:
-            if future._state == "PENDING":
-                future.set_running_or_notify_cancel()
+    with future._condition:
+        if future._state == "PENDING":
+            future.set_running_or_notify_cancel()
 
 
 def _finish(

@@ -38,7 +38,7 @@ __all__ = ["ForkCluster"]
 _LOOPBACK = "127.0.0.1"
 
 
-class ForkCluster(SpecCluster):  # type: ignore[misc]
+class ForkCluster(SpecCluster):
     """Scheduler in this process, workers as processes of this machine.
 
     Parameters
@@ -142,7 +142,7 @@ class ForkCluster(SpecCluster):  # type: ignore[misc]
         return self.link.deaths.get(pid, ("", ""))
 
 
-class ForkedWorker(ProcessInterface):  # type: ignore[misc]
+class ForkedWorker(ProcessInterface):
     """One place in the cluster: a worker process, and the next one when it dies."""
 
     def __init__(self, scheduler: str, *, name: Any, link: SpawnerLink, **options: Any) -> None:

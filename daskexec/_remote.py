@@ -11,6 +11,7 @@ and `withdraw` exclude each other under that lock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -127,10 +128,8 @@ def _users_frames(exc: BaseException) -> Any:
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass  # closed, or replaced by the user's code
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()  # unless closed, or replaced by the user's code
 
 
 # --- initializer --------------------------------------------------------------------------
@@ -187,7 +186,7 @@ def _keep_main_globals(fn: Callable[..., Any], before: dict[str, Any]) -> None:
             _calls.main_globals[name] = value
 
 
-class InitializerPlugin(WorkerPlugin):  # type: ignore[misc]
+class InitializerPlugin(WorkerPlugin):
     """Brings an executor's initializer to every worker, those that join later included.
 
     It only lays the bytes down: the user's code runs on the thread of the first call, never

@@ -81,12 +81,14 @@ class _Spawner:
 
     def serve(self) -> None:
         while os.getppid() == self.parent:
-            ready, _, _ = select.select([self.sock, self.wake_read], [], [], _PARENT_CHECK)
+            ready, _, _ = select.select(
+                [self.sock.fileno(), self.wake_read], [], [], _PARENT_CHECK
+            )
             if self.wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake_read, 4096)
             self.reap()
-            if self.sock in ready and not self.receive():
+            if self.sock.fileno() in ready and not self.receive():
                 return
 
     def receive(self) -> bool:

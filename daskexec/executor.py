@@ -124,6 +124,7 @@ class DaskExecutor(Executor):
         self._id = secrets.token_hex(10)
         self._numbers = itertools.count()
         self._options = _DEFAULTS
+        self._base: DaskExecutor | None = None  # of a view: keeps it from being collected
         if cluster is None:
             self._max_workers = max_workers or _usable_cores()
             policy = BatchPolicy()
@@ -190,7 +191,7 @@ class DaskExecutor(Executor):
         self._dispatcher.submit(call)
         return future
 
-    def map(  # type: ignore[override]  # buffersize, on every Python
+    def map(
         self,
         fn: Callable[..., T],
         *iterables: Iterable[Any],
@@ -237,7 +238,7 @@ class DaskExecutor(Executor):
             raise ValueError("buffersize must be None or > 0")
         self._dispatcher.check_open()
         deadline = None if timeout is None else monotonic() + timeout
-        items = zip(*iterables)
+        items = zip(*iterables, strict=False)
         if chunksize is None or chunksize == 1:
             submit = _Submit(self, fn)
             return _ordered(submit, items, buffersize, deadline)
@@ -273,7 +274,7 @@ class DaskExecutor(Executor):
         view = object.__new__(DaskExecutor)
         view.__dict__.update(self.__dict__)
         view._options = CallOptions(**{**known, **options})
-        view._base = self  # keeps it from being collected
+        view._base = self
         return view
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -399,13 +400,13 @@ class _ChunkOf:
         self.fn = fn
         self.__name__ = name or _calls.function_name(fn)
 
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], BaseException | None]:
+    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], Any]:
         values: list[Any] = []
         for args in chunk:
             try:
                 values.append(self.fn(*args))
             except Exception as exc:
-                return values, _calls.Failure.of(exc)  # type: ignore[return-value]
+                return values, _calls.Failure.of(exc)
         return values, None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
 
 __all__ = ["DaskFuture"]
@@ -45,6 +45,7 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def __init__(self, key: str = "", canceller: Canceller | None = None) -> None:
         super().__init__()
+        self._done_callbacks: list[Callable[[DaskFuture[T]], object]]  # the stdlib's
         self.key = key
         self._canceller = canceller
         self._call: Any = None  # the dispatcher's record, while the call is not settled
