@@ -23,9 +23,10 @@ import concurrent.futures
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar, TypeAlias
 
+import dask.config
 from distributed import Client
 
 from daskexec import _remote
@@ -101,15 +102,16 @@ class DaskBackend:
 
     def send(self, ticket: Ticket, options: CallOptions) -> None:
         """Submit one attempt of one call; its fate will be reported under ``ticket.key``."""
-        future = self.client.submit(
-            _remote.run_call,
-            ticket,
-            key=ticket.key,
-            pure=False,
-            priority=options.priority,
-            resources=dict(options.resources) if options.resources else None,
-            workers=list(options.workers) if options.workers else None,
-        )
+        with _without_size_warning(len(ticket.blob)):
+            future = self.client.submit(
+                _remote.run_call,
+                ticket,
+                key=ticket.key,
+                pure=False,
+                priority=options.priority,
+                resources=dict(options.resources) if options.resources else None,
+                workers=list(options.workers) if options.workers else None,
+            )
         self._loop.call_soon_threadsafe(self._watch, future)
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
@@ -286,6 +288,19 @@ class DaskBackend:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+_config_lock = threading.Lock()  # dask.config.set is not safe from several threads
+
+
+@contextlib.contextmanager
+def _without_size_warning(size: int) -> Iterator[None]:
+    """Send a large argument without Dask's advice on graphs: its user has made no graph."""
+    if size < 1 << 20:
+        yield
+        return
+    with _config_lock, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):
+        yield
 
 
 class _Hub:

@@ -16,7 +16,7 @@ import io
 import pickle
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -24,7 +24,18 @@ import cloudpickle
 
 from daskexec.errors import RemoteError, RemoteTraceback
 
-__all__ = ["Failure", "Outcome", "Ticket", "dump", "function_name", "load"]
+__all__ = [
+    "Batch",
+    "Chunk",
+    "Failure",
+    "Outcome",
+    "Ticket",
+    "dump",
+    "function_name",
+    "load",
+    "run_chunk",
+    "running",
+]
 
 _PROTOCOL = 5
 
@@ -148,7 +159,7 @@ def _dump_exception(exc: BaseException) -> bytes | None:
     kind = type(exc)
     if _reduces_by_itself(kind):
         try:
-            blob = dump(exc)
+            blob = dump(_Reduced(exc.__reduce_ex__(_PROTOCOL)))
             return blob if type(load(blob)) is kind else None
         except BaseException:
             return None
@@ -158,7 +169,7 @@ def _dump_exception(exc: BaseException) -> bytes | None:
         state = _picklable_state(rest[0]) if rest and isinstance(rest[0], dict) else {}
         if not _pickles(args):
             args = tuple(arg if _pickles(arg) else repr(arg) for arg in args)
-        return dump(_Rebuilt(kind, args, state))
+        return dump(_Reduced((_rebuild, (kind, args, state))))
     except BaseException:
         return None
 
@@ -187,14 +198,18 @@ def _pickles(value: Any) -> bool:
     return True
 
 
-class _Rebuilt:
-    """Pickles as the exception that it describes (see `_rebuild`)."""
+class _Reduced:
+    """Pickles as what a reduction describes.
 
-    def __init__(self, kind: type[BaseException], args: Any, state: dict[str, Any]) -> None:
-        self._parts = (kind, args, state)
+    An exception handed to pickle itself would go through ``copyreg``, where Dask's tblib has
+    put a reducer that takes all frames along: a RecursionError's are too deep to pickle.
+    """
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, self._parts
+    def __init__(self, reduced: Any) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self._reduced
 
 
 def _rebuild(kind: type[BaseException], args: Any, state: dict[str, Any]) -> BaseException:
@@ -206,6 +221,54 @@ def _rebuild(kind: type[BaseException], args: Any, state: dict[str, Any]) -> Bas
     builtin.__init__(exc, *args)
     exc.__setstate__(state)
     return exc
+
+
+# --- chunks of a map ------------------------------------------------------------------------
+
+
+class Chunk:
+    """Several calls of one function that travel as one, each of them pickled alone."""
+
+    def __init__(self, fn: Callable[..., Any], items: list[tuple[Any, ...]]) -> None:
+        self.fn, self.items = fn, items
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, ([self._dump(args) for args in self.items],)
+
+    def _dump(self, args: tuple[Any, ...]) -> bytes | Failure:
+        try:
+            return dump((self.fn, args))
+        except Exception as exc:
+            return Failure.of(exc)
+
+
+class Batch:
+    """The results of a chunk, up to the first call that raised."""
+
+    def __init__(self, values: list[bytes], failure: Failure | None) -> None:
+        self.values, self.failure = values, failure
+
+    def load(self) -> Iterator[Any]:
+        """Yield the values, then raise what ended them; keeps no reference to a value."""
+        self.values.reverse()
+        while self.values:
+            yield load(self.values.pop())
+        if self.failure is not None:
+            raise self.failure.load()
+
+
+def run_chunk(calls: list[bytes | Failure]) -> Batch:
+    """Run the calls of a `Chunk`, which arrives here as the list of them."""
+    values: list[bytes] = []
+    for call in calls:
+        if isinstance(call, Failure):
+            return Batch(values, call)
+        try:
+            fn, args = load(call)
+            values.append(dump(fn(*args)))
+        except BaseException as exc:
+            return Batch(values, Failure.of(exc))
+    return Batch(values, None)
 
 
 # --- what a task takes and gives ------------------------------------------------------------
@@ -288,4 +351,6 @@ class Outcome:
 
     def __sizeof__(self) -> int:
         body = self.body
+        if isinstance(body, Failure):
+            return 400 + len(body.trace) + len(body.blob or b"")
         return 200 + (len(body) if isinstance(body, (bytes, bytearray, memoryview)) else 0)

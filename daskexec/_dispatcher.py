@@ -202,16 +202,16 @@ class Dispatcher:
                 "this DaskExecutor was made before the process forked and cannot be used in "
                 "the child: make a new one there"
             )
-        line = self._line
-        if self._broken is None and line is not None and not line.backend.alive():
-            self._inbox.put(_CHECK)
-            raise BrokenExecutor("the cluster of this DaskExecutor cannot be reached any more")
         if self._broken is not None:
             raise self._broken()
         if self._stopping:
             raise RuntimeError("cannot schedule new futures after shutdown")
         if _interpreter_ends:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        line = self._line
+        if line is not None and not line.backend.alive():
+            self._inbox.put(_CHECK)
+            raise BrokenExecutor("the cluster of this DaskExecutor cannot be reached any more")
 
     def usable(self) -> bool:
         """Tell whether calls can be submitted."""
@@ -257,7 +257,7 @@ class Dispatcher:
         if not _has_running_loop():
             with contextlib.suppress(concurrent.futures.TimeoutError):
                 return self._withdrawn(answer.result(self.CANCEL_WAIT), call)
-        answer.add_done_callback(lambda done: self._inbox.put((_WITHDRAWN, done, call)))
+        answer.add_done_callback(lambda done: self._inbox.put(_Answer(done, [call])))
         return False
 
     def dask_future(self, future: DaskFuture[Any]) -> Any:
@@ -310,7 +310,7 @@ class Dispatcher:
         if sent and line is not None and line.backend.alive():
             keys = [call.key for call in sent]
             line.backend.withdraw(keys).add_done_callback(
-                lambda done: self._inbox.put((_WITHDRAWN, done, *sent))
+                lambda done: self._inbox.put(_Answer(done, sent))
             )
         if wait:
             self.join()
@@ -461,10 +461,10 @@ class Dispatcher:
         elif isinstance(message, Lost):
             error = message.error
             self._break(_like(error))
-        elif isinstance(message, tuple):
-            _, answer, *calls = message
+        elif isinstance(message, _Answer):
+            answer = message.answer
             if not answer.cancelled() and answer.exception() is None:
-                for call in calls:
+                for call in message.calls:
                     self._withdrawn(answer.result(), call)
         self._check()
 
@@ -653,8 +653,14 @@ class Dispatcher:
             del future  # or its value would live until the next one comes
 
 
-_CHECK = ()
-_WITHDRAWN = "withdrawn"
+_CHECK = object()  # look at the connection and at what waits
+
+
+class _Answer:
+    """The workers' answer on which of some calls they have not begun."""
+
+    def __init__(self, answer: concurrent.futures.Future[set[str]], calls: list[Call]) -> None:
+        self.answer, self.calls = answer, calls
 
 
 def attempt_key(key: str, attempt: int) -> str:

@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ class ForkCluster(SpecCluster):
         self.link = SpawnerLink()
         try:
             self.board = Board(Path(self.link.scratch, "board"), create=True)
+            self.link.board = self.board
             worker = {
                 "cls": ForkedWorker,
                 "options": {
@@ -174,8 +176,10 @@ class SpawnerLink:
     called from any thread (``sendall`` of one short line is atomic here).
     """
 
-    #: Deaths before registering, in a row, after which a place is not filled again.
-    HOPELESS = 5
+    #: Dead processes whose end, and whose last results, are remembered.
+    REMEMBERED = 50
+    #: Seconds of life below which a process counts as dead at its start.
+    STILLBORN = 1.0
 
     def __init__(self) -> None:
         if not hasattr(os, "fork"):
@@ -186,10 +190,12 @@ class SpawnerLink:
             )
         self.scratch = tempfile.mkdtemp(prefix="daskexec-")
         self.deaths: dict[int, tuple[str, str]] = {}
+        self.board: Board | None = None
         self._options: dict[str, dict[str, Any]] = {}
         self._running: dict[str, int] = {}
         self._gone: dict[str, asyncio.Event] = {}
-        self._quick_deaths = 0
+        self._stillborn = 0  # in a row
+        self._born: dict[int, float] = {}
         self._replace = True
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buffer = b""
@@ -273,6 +279,10 @@ class SpawnerLink:
     def _spawn(self, name: str) -> None:
         self._tell({"op": "spawn", "name": name, "options": self._options[name]})
 
+    def _spawn_again(self, name: str) -> None:
+        if name in self._options and self._replace:
+            self._spawn(name)
+
     def _read(self) -> None:
         data = self._sock.recv(1 << 16)
         if not data:
@@ -284,16 +294,25 @@ class SpawnerLink:
             message = json.loads(line)
             if message["op"] == "spawned":
                 self._running[message["name"]] = message["pid"]
+                self._born[message["pid"]] = time.monotonic()
             elif message["op"] == "exited":
                 self._exited(message["name"], message["pid"], message["status"])
 
     def _exited(self, name: str, pid: int, status: int) -> None:
         self._running.pop(name, None)
         self.deaths[pid] = (name, _how_it_ended(status))
-        while len(self.deaths) > 1000:
-            del self.deaths[next(iter(self.deaths))]
+        while len(self.deaths) > self.REMEMBERED:
+            old = next(iter(self.deaths))
+            del self.deaths[old]
+            if self.board is not None:
+                self.board.remove_spools(old)
+        lived = time.monotonic() - self._born.pop(pid, 0.0)
+        self._stillborn = self._stillborn + 1 if lived < self.STILLBORN else 0
         if name in self._options and self._replace:
-            self._spawn(name)
+            # One that cannot even start is tried again ever more slowly.
+            delay = min(10.0, 0.05 * 2 ** (self._stillborn - 1)) if self._stillborn else 0.0
+            assert self._loop is not None
+            self._loop.call_later(delay, self._spawn_again, name)
         elif name in self._gone:
             self._gone[name].set()
 

@@ -59,8 +59,10 @@ def run_call(ticket: Ticket) -> Outcome:
             failure = _initialize(ticket)
             if failure is not None:
                 return Outcome("initializer", failure)
-        _mark(ticket, RUNNING)
-        return _run(ticket)
+            _mark(ticket, RUNNING)
+        outcome = _run(ticket)
+        _leave(ticket, outcome)
+        return outcome
     finally:
         _calls.running.give_thread_back = None
         _flush()
@@ -75,7 +77,8 @@ def _begin(ticket: Ticket) -> Outcome | None:
         if _board is not None and ticket.slot >= 0:
             pid, stage = _board.read(ticket.slot)
             if stage:
-                return Outcome("refused", stage, pid=pid)
+                left = _board.recover(ticket.slot, key)
+                return left if left is not None else Outcome("refused", stage, pid=pid)
             _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
@@ -87,6 +90,12 @@ def _begin(ticket: Ticket) -> Outcome | None:
 def _mark(ticket: Ticket, stage: int) -> None:
     if _board is not None and ticket.slot >= 0:
         _board.mark(ticket.slot, stage)
+
+
+def _leave(ticket: Ticket, outcome: Outcome) -> None:
+    if _board is not None and ticket.slot >= 0:
+        with _lock:
+            _board.leave(ticket.slot, ticket.key, outcome, outcome.__sizeof__())
 
 
 def _report(worker: Any, ticket: Ticket) -> None:

@@ -239,12 +239,14 @@ class DaskExecutor(Executor):
         self._dispatcher.check_open()
         deadline = None if timeout is None else monotonic() + timeout
         items = zip(*iterables, strict=False)
+        name = self._options.name or _calls.function_name(fn)
         if chunksize is None or chunksize == 1:
             submit = _Submit(self, fn)
             return _ordered(submit, items, buffersize, deadline)
-        chunks = _Submit(self, _ChunkOf(fn, self._options.name))
-        ahead = None if buffersize is None else max(1, -(-buffersize // chunksize))
-        return _flattened(_ordered(chunks, _chunked(items, chunksize), ahead, deadline))
+        chunks = ((_calls.Chunk(fn, chunk),) for chunk in _chunked(items, chunksize))
+        ahead = None if buffersize is None else max(1, buffersize // chunksize)
+        run = _Submit(self.with_options(name=name), _calls.run_chunk)
+        return _flattened(_ordered(run, chunks, ahead, deadline))
 
     def with_options(self, **options: Any) -> DaskExecutor:
         """Return a view of this executor whose calls run with other options.
@@ -357,7 +359,7 @@ def _ordered(
     buffersize: int | None,
     deadline: float | None,
 ) -> Iterator[Any]:
-    """Submit now, the first `buffersize` or all, and return an iterator over the results."""
+    """Submit the first `buffersize` now, or all, and return an iterator over the results."""
     items = iter(items)
     futures = deque(map(submit, itertools.islice(items, buffersize)))
     return _results(submit, items if buffersize is not None else iter(()), futures, deadline)
@@ -373,50 +375,34 @@ def _results(
         while futures:
             for item in itertools.islice(items, 1):
                 futures.append(submit(item))
-            future = futures[0]
-            if deadline is None:
-                result = future.result()
-            else:
-                result = future.result(max(0.0, deadline - monotonic()))
-            futures.popleft()
-            del future
-            yield result
-            del result
+            yield _next_result(futures, deadline)  # and keep no reference to it meanwhile
     finally:
         for future in futures:
             future.cancel()
 
 
-def _chunked(items: Iterable[Any], size: int) -> Iterator[tuple[list[Any]]]:
+def _next_result(futures: deque[DaskFuture[Any]], deadline: float | None) -> Any:
+    """Return the first future's result; it leaves the queue only when it is there."""
+    if deadline is None:
+        result = futures[0].result()
+    else:
+        result = futures[0].result(max(0.0, deadline - monotonic()))
+    futures.popleft()
+    return result
+
+
+def _chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     items = iter(items)
     while chunk := list(itertools.islice(items, size)):
-        yield (chunk,)
+        yield chunk
 
 
-class _ChunkOf:
-    """A function over a list of argument tuples; says where in the list it failed."""
-
-    def __init__(self, fn: Callable[..., Any], name: str | None) -> None:
-        self.fn = fn
-        self.__name__ = name or _calls.function_name(fn)
-
-    def __call__(self, chunk: list[tuple[Any, ...]]) -> tuple[list[Any], Any]:
-        values: list[Any] = []
-        for args in chunk:
-            try:
-                values.append(self.fn(*args))
-            except Exception as exc:
-                return values, _calls.Failure.of(exc)
-        return values, None
-
-
-def _flattened(chunks: Iterator[tuple[list[Any], Any]]) -> Iterator[Any]:
-    for values, failure in chunks:
-        values.reverse()
-        while values:
-            yield values.pop()
-        if failure is not None:
-            raise failure.load()
+def _flattened(chunks: Iterator[_calls.Batch]) -> Iterator[Any]:
+    try:
+        for chunk in chunks:
+            yield from chunk.load()
+    finally:
+        chunks.close()  # type: ignore[attr-defined]
 
 
 # --- arguments -----------------------------------------------------------------------------------
