@@ -20,7 +20,7 @@ import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["ENVIRONMENT_VARIABLE", "SerialExecutor", "get_executor", "resolve_executor"]
@@ -168,11 +168,12 @@ def get_executor(
 
 def resolve_executor(
     spec: str | None = None, max_workers: int | None = None, **options: Any
-) -> Callable[[], Executor]:
+) -> functools.partial[Executor]:
     """Check all that :func:`get_executor` checks, start nothing, return what starts it.
 
     For programs that want to refuse a wrong word at once but start a cluster only when
-    there is work for it. Parameters and errors are those of :func:`get_executor`.
+    there is work for it. Parameters and errors are those of :func:`get_executor`; the
+    ``func`` of what is returned is the executor's class.
     """
     origin = ""
     if spec is None:
@@ -239,10 +240,22 @@ def _load_dask() -> Callable[..., Executor]:
     return factory
 
 
+def _load_threads() -> Callable[..., Executor]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor
+
+
+def _load_processes() -> Callable[..., Executor]:
+    from concurrent.futures import ProcessPoolExecutor  # imports multiprocessing
+
+    return ProcessPoolExecutor
+
+
 _NAMED: dict[str, Callable[[], Callable[..., Executor]]] = {
     "serial": lambda: SerialExecutor,
-    "threads": lambda: ThreadPoolExecutor,
-    "processes": lambda: ProcessPoolExecutor,
+    "threads": _load_threads,
+    "processes": _load_processes,
     "dask": _load_dask,
 }
 

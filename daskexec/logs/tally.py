@@ -7,11 +7,11 @@ log job.
 `merge` is associative and commutative, so that neither the executor nor the way the files
 are cut can be seen in a report. All keys are bytes, as they stand in the log.
 
-How it is fast: one ``findall`` of one strict expression over a block of 128 KiB, which stays in the
-processor's cache,
-then only loops in C over whole columns (``Counter.update`` of a sequence); request, status
-and bytes are one key, taken apart once a *distinct* key; the cyclic garbage collector,
-which would visit each of the many fresh tuples for nothing, is off meanwhile.
+How it is fast: one ``findall`` of one strict expression over a block of 128 KiB (its rows
+stay in the processor's cache), then only loops in C over whole columns
+(``Counter.update`` of a sequence); request, status and bytes are one key, taken apart
+once a *distinct* key; the cyclic garbage collector, which would visit each of the many
+fresh tuples for nothing, is off meanwhile.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Tally:
     ----------
     lines
         By part's ordinal; makes absolute line numbers out of the samples' relative ones.
-    requests, bytes
+    requests, bytes_sent
         Lines that fit the format, and the bytes they sent.
     statuses, paths, path_bytes, not_found, clients, referrers, agents
         Requests by status code, path, path (summed bytes; above 0 only), path of those
@@ -79,7 +79,7 @@ class Tally:
 
     lines: dict[int, int] = field(default_factory=dict)
     requests: int = 0
-    bytes: int = 0
+    bytes_sent: int = 0
     statuses: Counter[bytes] = field(default_factory=Counter)
     hours: Counter[bytes] = field(default_factory=Counter)
     paths: Counter[bytes] = field(default_factory=Counter)
@@ -112,7 +112,7 @@ def merge(into: Tally, other: Tally) -> Tally:
         setattr(into, name, mine)
     into.lines.update(other.lines)
     into.requests += other.requests
-    into.bytes += other.bytes
+    into.bytes_sent += other.bytes_sent
     for day, them in other.visitors.items():
         mine = into.visitors.setdefault(day, {})
         for agent, clients in them.items():
@@ -212,7 +212,7 @@ def _take_apart(tally: Tally, requests: Counter[bytes]) -> None:
             tally.not_found[target] += count
         if sent != b"-" and (size := int(sent)):
             tally.path_bytes[target] += size * count
-            tally.bytes += size * count
+            tally.bytes_sent += size * count
 
 
 def _add_visitors(
