@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 from daskexec.logs.keys import encode_key
@@ -179,7 +180,7 @@ def make_log(seed: int, lines: int, top: int = 10) -> tuple[bytes, dict[str, Any
     counts = _Counts()
     written: list[bytes] = []
     for hit in _hits(dice, lines):
-        if dice.random() < 0.002:
+        if dice.random() < 0.004:
             written.append(dice.choice(_MALFORMED))
         else:
             written.append(_line(hit, dice))
@@ -195,19 +196,20 @@ def _hits(dice: random.Random, number: int) -> Iterator[_Hit]:
     paths = [b"/%b/%d%b" % (dice.choice(_SECTIONS), i, dice.choice(_SUFFIXES)) for i in range(300)]
     paths[:3] = b"/", b"/favicon.ico", b"/robots.txt"
     sizes = {path: int(dice.lognormvariate(8.5, 1.5)) + 1 for path in paths}
-    path_weights = [1 / rank for rank in range(1, len(paths) + 1)]
+    # Cumulated once: else choices() would add up all weights for every line.
+    path_weights = [*accumulate(1 / rank for rank in range(1, len(paths) + 1))]
     people = [
         (_address(dice), dice.choices(_BROWSERS, _BROWSER_WEIGHTS)[0])
         for _ in range(max(10, number // 40))
     ]
-    people_weights = [1 / (rank + 5) for rank in range(len(people))]
+    people_weights = [*accumulate(1 / (rank + 5) for rank in range(len(people)))]
     attackers = [_address(dice) for _ in range(5)]
     for time in _times(dice, number):
         user = dice.choice((b"jane", b"jane doe", b"")) if dice.random() < 0.01 else b"-"
-        path = dice.choices(paths, path_weights)[0]
+        path = dice.choices(paths, cum_weights=path_weights)[0]
         kind = dice.random()
         if kind < 0.80:
-            client, agent = dice.choices(people, people_weights)[0]
+            client, agent = dice.choices(people, cum_weights=people_weights)[0]
             status = dice.choices((b"200", b"304", b"301", b"500"), (85, 12, 2, 1))[0]
             referrer = dice.choices([*_REFERRERS], [*_REFERRERS.values()])[0]
         elif kind < 0.93:

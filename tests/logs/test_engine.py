@@ -8,9 +8,10 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskexec.logs.formats import FORMATS, NotALog, choose_format
@@ -170,6 +171,7 @@ def lines_of(content: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["combined", "common"])
+@settings(deadline=None, max_examples=300)
 @given(content=contents)
 def test_the_engine_reads_what_a_slow_reader_reads(name: str, content: bytes) -> None:
     """Every count of the engine is that of the field-by-field reader, on any lines."""
@@ -201,6 +203,7 @@ def test_the_engine_reads_what_a_slow_reader_reads(name: str, content: bytes) ->
     assert [(number, text) for _, number, text, _ in tally.samples] == bad[:10]
 
 
+@settings(deadline=None, max_examples=300)
 @given(content=contents, cuts=st.lists(st.integers(0, 12), max_size=3), dice=st.randoms())
 def test_merging_is_associative_and_commutative(content: bytes, cuts: list[int], dice) -> None:
     """However lines are dealt out to tallies and in whatever order these are merged, the
@@ -209,7 +212,7 @@ def test_merging_is_associative_and_commutative(content: bytes, cuts: list[int],
     lines = content.split(b"\n")
     bounds = [0, *sorted(min(c, len(lines)) for c in cuts), len(lines)]
     tallies = []
-    for ordinal, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False)):
+    for ordinal, (a, b) in enumerate(pairwise(bounds)):
         blocks = [b"".join(line + b"\n" for line in lines[a:b])] if b > a else []
         tallies.append(pickle.dumps(tally_blocks(blocks, form, ordinal)))
 

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskexec.logs.split import READ_ERRORS, Part, cut, first_lines, read_blocks
@@ -27,6 +27,7 @@ def written(folder: str, content: bytes) -> str:
     return path
 
 
+@settings(deadline=None)
 @given(content=contents, size=st.integers(1, 40), block=st.integers(1, 40))
 def test_each_line_has_one_owner(content: bytes, size: int, block: int) -> None:
     """For every range and block size: the parts together are the file, in order, and each
@@ -44,6 +45,7 @@ def test_each_line_has_one_owner(content: bytes, size: int, block: int) -> None:
         at += len(data)
 
 
+@settings(deadline=None)
 @given(content=contents, block=st.integers(1, 40))
 def test_blocks_are_whole_lines(content: bytes, block: int) -> None:
     """Every block ends with a newline, but for a last one where the file does not."""
