@@ -165,20 +165,30 @@ def run(
     pending: dict[Future[Tally], tuple[_State, Part]] = {}
     size, done = todo.size, 0
     tell = progress or (lambda done, size: None)
+
+    def settle(future: Future[Tally], state: _State, part: Part) -> None:
+        nonlocal done
+        _take(state, future)
+        done += part.size
+        tell(done, size)
+
     tell(0, size)
     try:
         while True:
             while len(pending) < window and (item := next(work, None)):
                 state, part = item
-                pending[executor.submit(tally_part, part, state.file.format)] = item
+                future = executor.submit(tally_part, part, state.file.format)
+                if future.done():
+                    # An executor that runs calls at submit: the progress moves, and a
+                    # Ctrl-C that hit the call is raised here, not after the window's rest.
+                    settle(future, *item)
+                else:
+                    pending[future] = item
             if not pending:
                 break
             finished, _ = wait(pending, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
             for future in finished:
-                state, part = pending.pop(future)
-                _take(state, future)
-                done += part.size
-                tell(done, size)
+                settle(future, *pending.pop(future))
             if not finished:
                 tell(done, size)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import multiprocessing
 import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -30,5 +31,9 @@ def any_executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Each kind of executor in turn, two workers each."""
     if request.param == "dask" and importlib.util.find_spec("daskexec.executor") is None:
         pytest.skip("the core is not there yet")
-    with get_executor(request.param, 2) as executor:
+    options = {}
+    if request.param == "processes":
+        # Not fork: other tests may have left threads in this process.
+        options["mp_context"] = multiprocessing.get_context("spawn")
+    with get_executor(request.param, 2, **options) as executor:
         yield executor

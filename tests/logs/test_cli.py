@@ -180,11 +180,11 @@ def run_with(patch: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 INTERRUPT = """
-real_wait = job.wait
-def interrupted(*args, **kwargs):
+take = job._take
+def interrupted(*args):
     os.kill(os.getpid(), signal.SIGINT)
-    return real_wait(*args, **kwargs)
-job.wait = interrupted
+    return take(*args)
+job._take = interrupted
 """
 
 

@@ -263,6 +263,20 @@ def test_only_so_many_calls_are_pending(made) -> None:
     assert report.lines == made.lines
 
 
+def test_an_interrupted_call_ends_the_job(made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C that hits a call in the caller's own thread is raised before the next call."""
+    calls: list[Any] = []
+
+    def interrupted(part: Any, form: str) -> None:
+        calls.append(part)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("daskexec.logs.job.tally_part", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        analyze_here([made.plain], part_size=1_000)
+    assert len(calls) == 1
+
+
 def test_progress_ends_at_the_whole(made) -> None:
     """Progress starts at 0, never goes back, and ends at the size of all files."""
     seen: list[tuple[int, int]] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
@@ -25,7 +26,9 @@ needs_core = pytest.mark.skipif(
 )
 def test_a_word_gives_its_executor(word: str, kind: type[Executor]) -> None:
     """Each word builds its executor, and that works."""
-    with get_executor(word, max_workers=1) as executor:
+    # Not fork: other tests may have left threads in this process.
+    options = {"mp_context": get_context("spawn")} if word == "processes" else {}
+    with get_executor(word, max_workers=1, **options) as executor:
         assert type(executor) is kind
         assert executor.submit(pow, 2, 10).result() == 1024
 
