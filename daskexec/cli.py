@@ -1,0 +1,332 @@
+"""The command line: ``daskexec logs FILE...``.
+
+Role: arguments in, a report on stdout, everything else on stderr, an exit status. Floor 7,
+the top. Imports of rich, the log job and the executors wait until they are needed, so that
+``--help`` and a wrong option answer at once.
+
+Exit status: 0 all well; 1 a file could not be counted, or the executor broke; 2 a usage
+error, found before anything is started; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import daskexec
+
+if TYPE_CHECKING:
+    from daskexec.logs.job import Plan, Progress
+    from daskexec.logs.report import Report
+
+INTERRUPTED = 130
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+class Size(click.ParamType[int]):
+    """A number of bytes such as ``65536``, ``500kB`` or ``64MiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", value.strip(), re.IGNORECASE)
+        number = float(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
+        if number < 1:
+            self.fail(f"{value!r} is not a size such as 65536, 500kB or 64MiB", param, ctx)
+        return int(number)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(daskexec.__version__, prog_name="daskexec")
+def cli() -> None:
+    """Run the same work in threads, in processes or on a Dask cluster."""
+
+
+@cli.command()
+@click.argument("files", nargs=-1, metavar="FILE...")
+@click.option(
+    "-e", "--executor", "spec", metavar="SPEC",
+    help="Where the work runs: serial, threads, processes, dask, or the address of a Dask "
+    "scheduler (tcp://host:8786).  [default: $DASKEXEC_EXECUTOR, or dask]",
+)  # fmt: skip
+@click.option(
+    "-w", "--workers", type=click.IntRange(min=1), metavar="N",
+    help="Most parts worked on at a time.  [default: the executor's own]",
+)  # fmt: skip
+@click.option(
+    "-f", "--format", "form", default="auto", show_default=True,
+    type=click.Choice(["auto", "common", "combined", "vhost_combined"]),
+    help="Format of the lines; auto: told from each file's first lines.",
+)  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Write JSON alone to stdout.")
+@click.option(
+    "-n", "--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N",
+    help="Rows of the top tables.",
+)  # fmt: skip
+@click.option(
+    "--part-size", type=Size(), default="64MiB", show_default=True, metavar="SIZE",
+    help="How much of a plain file one call reads.",
+)  # fmt: skip
+@click.option(
+    "--demo", is_flag=True,
+    help="Make up a log, report on it, and check the report against what was made up.",
+)  # fmt: skip
+@click.option(
+    "--demo-dir", type=click.Path(file_okay=False), metavar="DIR",
+    help="Keep the files of --demo in DIR. Implies --demo.",
+)  # fmt: skip
+@click.pass_context
+def logs(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    spec: str | None,
+    workers: int | None,
+    form: str,
+    as_json: bool,
+    top: int,
+    part_size: int,
+    demo: bool,
+    demo_dir: str | None,
+) -> None:
+    """Report on access logs of web servers, in one pass.
+
+    FILEs are in common, combined or vhost_combined format, plain or compressed with
+    gzip, bzip2 or xz. With a scheduler's address, the workers must see them under the
+    same paths.
+
+    \b
+    Examples:
+      daskexec logs --demo --executor processes
+      daskexec logs access.log access.log.*.gz
+      daskexec logs -e processes -w 8 /var/log/nginx/access.log
+      daskexec logs -e tcp://scheduler:8786 --json /shared/logs/* > report.json
+
+    Exit status: 0 if all went well, 1 if a file could not be counted, 2 for a usage
+    error, 130 if interrupted.
+    """
+    demo = demo or demo_dir is not None
+    if demo and files:
+        raise click.UsageError("--demo makes its own log: give either FILEs or --demo.")
+    if not files and not demo:
+        raise click.UsageError(
+            "no log file given. Name one or more, or try it with: daskexec logs --demo"
+        )
+    start = _executor_factory(spec, workers)
+    settings = {"form": form, "part_size": part_size, "top": top, "as_json": as_json}
+    try:
+        if demo:
+            good = _demo(demo_dir, start, settings)
+        else:
+            good = not _report(files, start, settings).failed
+    except KeyboardInterrupt:
+        _say("Interrupted.")
+        ctx.exit(INTERRUPTED)
+    except BrokenExecutor as error:
+        _say(f"Error: the executor broke: {error or type(error).__name__}")
+        ctx.exit(1)
+    ctx.exit(0 if good else 1)
+
+
+def _executor_factory(spec: str | None, workers: int | None) -> Callable[[], Executor]:
+    from daskexec.select import resolve_executor
+
+    try:
+        factory = resolve_executor(spec, workers)
+        if factory.func.__name__ == "ProcessPoolExecutor":
+            factory = resolve_executor(spec, workers, initializer=_die_quietly)
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error)) from None
+    return factory
+
+
+def _die_quietly() -> None:
+    """In a worker process: end at Ctrl-C without a traceback; the parent says it once."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _report(
+    files: tuple[str, ...], start: Callable[[], Executor], settings: dict[str, Any]
+) -> Report:
+    """Report on `files`; start an executor only if there is anything to count."""
+    from daskexec.select import SerialExecutor
+
+    todo = _plan(files, settings)
+    with _running(start if todo.files else SerialExecutor) as executor:
+        return _count(todo, executor, settings)
+
+
+def _plan(files: tuple[str, ...], settings: dict[str, Any]) -> Plan:
+    from daskexec.logs.job import plan
+
+    todo = plan(files, format=settings["form"], part_size=settings["part_size"])
+    _say_plan(todo)
+    return todo
+
+
+def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
+    """Carry out the plan, and write the report while the executor is still there."""
+    from daskexec.logs.job import run
+
+    began = time.perf_counter()
+    with _progress(todo.size) as progress:
+        report = run(todo, executor, top=settings["top"], progress=progress)
+    seconds = time.perf_counter() - began
+    for failed in report.failed[len(todo.failed) :]:
+        _say_failed(failed.name, failed.reason)
+    if report.files or settings["as_json"]:
+        _write(report, settings["as_json"])
+    if report.files:
+        _say(_speed(report, todo.size, seconds, type(executor).__name__))
+    return report
+
+
+def _demo(folder: str | None, start: Callable[[], Executor], settings: dict[str, Any]) -> bool:
+    """Report on a made-up log and check it, plain and compressed; tell whether all is well."""
+    from daskexec.logs.demo import differences, write_demo
+    from daskexec.logs.job import analyze
+
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="daskexec-demo-"))
+        made = write_demo(folder, top=settings["top"])
+        _say(f"demo: {made.lines:,} made-up lines in {made.plain}, the same in {made.gzip},")
+        _say(f"demo: and what a report on either must say in {made.expected}")
+        executor = stack.enter_context(_running(start))
+        report = _count(_plan((made.plain,), settings), executor, settings)
+        zipped = analyze([made.gzip], executor, top=settings["top"])
+        wrong = [*differences(made, report), *differences(made, zipped)]
+    for line in wrong:
+        _say(f"demo: WRONG: {line}")
+    if not wrong:
+        _say("demo: checked: every number is what the generator expects, plain and gzip alike")
+    return not wrong
+
+
+@contextlib.contextmanager
+def _running(start: Callable[[], Executor]) -> Iterator[Executor]:
+    """An executor that is shut down at the end, and abandoned when interrupted."""
+    executor = start()
+    try:
+        yield executor
+        executor.shutdown()
+    except KeyboardInterrupt:
+        executor.shutdown(wait=False, cancel_futures=True)
+        # Ctrl-C in a terminal reaches the pool's processes too; a signal sent to this one
+        # alone does not, and the interpreter's exit would wait for the parts they are at.
+        processes = sys.modules.get("multiprocessing")
+        if type(executor).__name__ == "ProcessPoolExecutor" and processes is not None:
+            for child in processes.active_children():
+                child.terminate()
+        raise
+    except BaseException:
+        executor.shutdown(cancel_futures=True)
+        raise
+
+
+def _write(report: Report, as_json: bool) -> None:
+    if as_json:
+        click.echo(report.to_json(), nl=False)
+        return
+    from rich.console import Console
+
+    from daskexec.logs.render import render
+
+    render(report, Console(file=sys.stdout))
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _say_failed(name: str, reason: str) -> None:
+    _say(f"Error: {_shown(name)}: {reason}")
+
+
+def _shown(name: str) -> str:
+    from daskexec.logs.keys import show_key
+
+    return show_key(name.encode("utf-8", "surrogateescape"))
+
+
+def _say_plan(todo: Plan) -> None:
+    by_format: dict[str, list[str]] = {}
+    for file, _ in todo.files:
+        by_format.setdefault(file.format, []).append(_shown(os.path.basename(file.name)))
+    for form, names in by_format.items():
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        _say(f"format {form}: {', '.join(names[:3])}{more}")
+    for failed in todo.failed:
+        _say_failed(failed.name, failed.reason)
+
+
+def _speed(report: Report, size: int, seconds: float, executor: str) -> str:
+    from daskexec.logs.render import human_bytes
+
+    rate = human_bytes(size / seconds) if seconds else "?"
+    return f"{report.lines:,} lines, {human_bytes(size)} in {seconds:.2f} s ({rate}/s), {executor}"
+
+
+@contextlib.contextmanager
+def _progress(size: int) -> Iterator[Progress | None]:
+    """A progress bar on stderr, if that is a terminal."""
+    if not sys.stderr.isatty() or not size:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    # No refresh thread: a process pool may fork, and a fork with threads about can hang.
+    with Progress(
+        TextColumn("reading"),
+        BarColumn(bar_width=None),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=sys.stderr),
+        auto_refresh=False,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=size)
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, refresh=True)
+
+        yield tell
+
+
+def main() -> None:
+    """Entry point of the ``daskexec`` command."""
+    try:
+        status = cli.main(prog_name="daskexec", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _say("Interrupted.")
+        status = INTERRUPTED
+    if status == INTERRUPTED and "distributed" not in sys.modules:
+        # A thread that is parsing cannot be stopped, and the interpreter's exit would wait
+        # for it. With distributed, whose exit hooks end its processes, do wait.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,249 @@
+"""The report: what is said about all files together, and the same as JSON.
+
+Role: turn the files' merged tallies into totals, hits over time and top tables. Floor 6,
+part of the log job; pure. `daskexec.logs.render` shows it to people.
+
+Nothing in it depends on the executor, on how the files were cut or on when it was made:
+the same files give the same bytes of JSON.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from daskexec.logs.keys import encode_key
+from daskexec.logs.tally import MONTHS, SAMPLES, Stamp, Tally, merge
+
+__all__ = ["SCHEMA_VERSION", "TABLES", "FailedFile", "LogFile", "MalformedLine", "Report"]
+
+SCHEMA_VERSION = 1
+"""Version of the JSON: raised when a field changes its meaning or goes, not for new ones."""
+
+TABLES = ("paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents")
+"""The top tables, in the order in which they are shown."""
+
+Row = tuple[bytes, int]
+
+
+@dataclass(frozen=True)
+class LogFile:
+    """A file that was counted: its name as given, and its format."""
+
+    name: str
+    format: str
+
+
+@dataclass(frozen=True)
+class FailedFile:
+    """A file of which nothing was counted, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MalformedLine:
+    """A line that does not fit its file's format.
+
+    Attributes
+    ----------
+    file
+        The file's name as given.
+    number
+        Line number from 1.
+    text
+        The line without its newline, at most its first 400 bytes.
+    length
+        The whole line's length in bytes.
+    """
+
+    file: str
+    number: int
+    text: bytes
+    length: int
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the log files say.
+
+    Attributes
+    ----------
+    files, failed
+        The files that were counted, and those that could not be.
+    lines, requests, malformed
+        Lines in all; those that fit their file's format; those that do not (blank ones
+        too).
+    bytes_sent
+        Bytes sent, ``-`` counted as 0.
+    clients
+        Distinct clients.
+    visitors
+        Distinct triples of client, user agent and day.
+    first, last
+        Earliest and latest request, ISO 8601 in the zone it was logged in; ``None`` where
+        there is no request.
+    statuses
+        Requests by status code.
+    hours, days
+        Requests by hour (``2015-05-17 10``) and by day, as written in the log, whatever
+        its zone. Hours without requests are not there.
+    top
+        By name in `TABLES`, the rows of the top tables: key and count (bytes sent, in
+        ``paths_by_bytes``), the highest first, equal ones by their bytes. ``not_found``:
+        paths answered 404. Requests without a referrer are not counted in ``referrers``;
+        a request that is no ``METHOD TARGET [HTTP/x]`` counts under its whole text.
+    samples
+        The first malformed lines.
+    """
+
+    files: tuple[LogFile, ...]
+    failed: tuple[FailedFile, ...]
+    lines: int
+    requests: int
+    malformed: int
+    bytes_sent: int
+    clients: int
+    visitors: int
+    first: str | None
+    last: str | None
+    statuses: Mapping[str, int]
+    hours: Mapping[str, int]
+    days: Mapping[str, int]
+    top: Mapping[str, Sequence[Row]]
+    samples: tuple[MalformedLine, ...]
+
+    @property
+    def status_classes(self) -> dict[str, int]:
+        """Requests by ``2xx``, ``3xx``, ..."""
+        classes: Counter[str] = Counter()
+        for status, count in self.statuses.items():
+            classes[f"{status[0]}xx"] += count
+        return dict(sorted(classes.items()))
+
+    @classmethod
+    def of(
+        cls,
+        tallies: Iterable[tuple[LogFile, Tally]],
+        failed: Iterable[FailedFile] = (),
+        top: int = 10,
+    ) -> Report:
+        """Make the report of some files, each with its tally; the tallies are used up."""
+        whole = Tally()
+        files: list[LogFile] = []
+        samples: list[MalformedLine] = []
+        lines = 0
+        for file, tally in tallies:
+            files.append(file)
+            lines += sum(tally.lines.values())
+            samples += _placed(file.name, tally)
+            tally.samples, tally.lines = [], {}
+            whole = merge(whole, tally)
+        hours = _by_hour(whole.hours)
+        days: Counter[str] = Counter()
+        for hour, count in hours.items():
+            days[hour[:10]] += count
+        tables = (
+            whole.paths, whole.path_bytes, whole.not_found, whole.clients, whole.referrers,
+            whole.agents,
+        )  # fmt: skip
+        return cls(
+            files=tuple(files),
+            failed=tuple(failed),
+            lines=lines,
+            requests=whole.requests,
+            malformed=lines - whole.requests,
+            bytes_sent=whole.bytes_sent,
+            clients=len(whole.clients),
+            visitors=sum(len(c) for day in whole.visitors.values() for c in day.values()),
+            first=_iso(whole.first),
+            last=_iso(whole.last),
+            statuses={s.decode(): whole.statuses[s] for s in sorted(whole.statuses)},
+            hours=hours,
+            days=dict(days),
+            top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
+            samples=tuple(samples[:SAMPLES]),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain data; keys of the log as `encode_key` writes them."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "files": [{"name": _name(f.name), "format": f.format} for f in self.files],
+            "failed": [{"name": _name(f.name), "reason": f.reason} for f in self.failed],
+            "totals": {
+                "lines": self.lines,
+                "requests": self.requests,
+                "malformed": self.malformed,
+                "bytes": self.bytes_sent,
+                "clients": self.clients,
+                "visitors": self.visitors,
+                "first": self.first,
+                "last": self.last,
+            },
+            "statuses": dict(self.statuses),
+            "status_classes": self.status_classes,
+            "hours": dict(self.hours),
+            "days": dict(self.days),
+            "top": {
+                name: [
+                    {"key": encode_key(key), "bytes" if name == "paths_by_bytes" else "hits": n}
+                    for key, n in rows
+                ]
+                for name, rows in self.top.items()
+            },
+            "malformed_samples": [
+                {
+                    "file": _name(s.file),
+                    "line": s.number,
+                    "text": encode_key(s.text),
+                    "length": s.length,
+                }
+                for s in self.samples
+            ],
+        }
+
+    def to_json(self) -> str:
+        """Return the report as JSON: ASCII, keys sorted, indented, ending in a newline."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+
+def _highest(counts: Counter[bytes], number: int) -> list[Row]:
+    return heapq.nsmallest(number, counts.items(), key=lambda row: (-row[1], row[0]))
+
+
+def _by_hour(hours: Counter[bytes]) -> dict[str, int]:
+    """``17/May/2015:10`` -> ``2015-05-17 10``, in order of time."""
+    return dict(sorted((f"{_iso_day(h)} {h[12:14].decode()}", n) for h, n in hours.items()))
+
+
+def _iso_day(time: bytes) -> str:
+    return f"{time[7:11].decode()}-{MONTHS[time[3:6]]:02}-{time[:2].decode()}"
+
+
+def _iso(stamp: Stamp | None) -> str | None:
+    if stamp is None:
+        return None
+    written = stamp[1]
+    zone = written[21:].decode()
+    return f"{_iso_day(written)}T{written[12:20].decode()}{zone[:3]}:{zone[3:]}"
+
+
+def _placed(name: str, tally: Tally) -> list[MalformedLine]:
+    """Give each sample its line number within the file."""
+    before: dict[int, int] = {}
+    lines = 0
+    for ordinal in sorted(tally.lines):
+        before[ordinal] = lines
+        lines += tally.lines[ordinal]
+    return [MalformedLine(name, before[o] + n, text, size) for o, n, text, size in tally.samples]
+
+
+def _name(name: str) -> str:
+    """A file name as JSON text: names that are no UTF-8 get the escapes of keys."""
+    return encode_key(name.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,116 @@
+"""Ranges own the lines that start inside them, however small they are."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daskexec.logs.split import READ_ERRORS, Part, cut, first_lines, read_blocks
+
+contents = st.lists(
+    st.sampled_from([b"\n", b"a", b"bb\n", b"\r\n", b"long line without end ", b"\x00\x0c"]),
+    max_size=30,
+).map(b"".join)
+
+
+def written(folder: str, content: bytes) -> str:
+    path = os.path.join(folder, "file")
+    Path(path).write_bytes(content)
+    return path
+
+
+@settings(deadline=None)
+@given(content=contents, size=st.integers(1, 40), block=st.integers(1, 40))
+def test_each_line_has_one_owner(content: bytes, size: int, block: int) -> None:
+    """For every range and block size: the parts together are the file, in order, and each
+    line is in the part in whose range it starts."""
+    with tempfile.TemporaryDirectory() as folder:
+        parts = cut(written(folder, content), size)
+        read = [b"".join(read_blocks(part, block)) for part in parts]
+    assert b"".join(read) == content
+    at = 0
+    for part, data in zip(parts, read, strict=True):
+        if data:
+            assert part.start <= at < part.stop
+            last = at + data[:-1].rfind(b"\n") + 1
+            assert last < part.stop
+        at += len(data)
+
+
+@settings(deadline=None)
+@given(content=contents, block=st.integers(1, 40))
+def test_blocks_are_whole_lines(content: bytes, block: int) -> None:
+    """Every block ends with a newline, but for a last one where the file does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        blocks = [b for p in cut(written(folder, content)) for b in read_blocks(p, block)]
+    assert all(b.endswith(b"\n") for b in blocks[:-1])
+    assert b"".join(blocks) == content
+
+
+@pytest.mark.parametrize(
+    ("compress", "kind"),
+    [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")],
+)
+def test_a_compressed_file_is_one_part(tmp_path: Path, compress, kind: str) -> None:
+    """Compression is told from the content, not from the name; many members are read."""
+    path = tmp_path / "no-suffix"
+    path.write_bytes(compress(b"one\ntwo") + compress(b"\nthree"))
+    (part,) = cut(str(path), 3)
+    assert part.compression == kind
+    assert first_lines(part, 2) == [b"one", b"two"]
+    assert b"".join(read_blocks(part)) == b"one\ntwo\nthree"
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_truncated_file_is_an_error(tmp_path: Path, compress) -> None:
+    """Compressed data that end too early are never taken for a shorter file."""
+    path = tmp_path / "file"
+    path.write_bytes(compress(os.urandom(200_000))[:-1000])
+    (part,) = cut(str(path))
+    with pytest.raises(READ_ERRORS):
+        list(read_blocks(part))
+
+
+def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
+    """A plain file that became shorter than its plan is not silently counted in part."""
+    path = tmp_path / "file"
+    path.write_bytes(b"line\n" * 100)
+    part = Part(str(path), 0, 0, 500)
+    blocks = read_blocks(part, 10)
+    next(blocks)
+    os.truncate(path, 250)
+    with pytest.raises(EOFError, match="shorter"):
+        list(blocks)
+
+
+def test_an_empty_file_has_no_parts(tmp_path: Path) -> None:
+    """There is nothing to call for in an empty file."""
+    (tmp_path / "file").touch()
+    assert cut(str(tmp_path / "file")) == []
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    """A folder, a device and a zstd file are refused with a reason."""
+    (tmp_path / "z").write_bytes(b"\x28\xb5\x2f\xfd....")
+    with pytest.raises(OSError, match="zstd"):
+        cut(str(tmp_path / "z"))
+    with pytest.raises(OSError, match="directory"):
+        cut(str(tmp_path))
+    with pytest.raises(OSError, match="not a regular file"):
+        cut(os.devnull)
+
+
+def test_first_lines_of_a_file_without_newline(tmp_path: Path) -> None:
+    """A last line without newline is a first line too; a final newline starts none."""
+    path = tmp_path / "file"
+    for content, lines in [(b"a\r\nb", [b"a", b"b"]), (b"a\nb\n", [b"a", b"b"]), (b"\n", [b""])]:
+        path.write_bytes(content)
+        assert first_lines(cut(str(path))[0], 5) == lines
