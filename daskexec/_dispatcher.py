@@ -76,6 +76,8 @@ class Line:
         Replace the worker process with this id, on clusters of our own.
     signal_workers : callable, optional
         Send a signal to all worker processes, on clusters of our own.
+    trouble : callable, optional
+        What keeps workers from joining, and whether that is final, on clusters of our own.
     """
 
     def __init__(
@@ -87,8 +89,9 @@ class Line:
         death_of: Callable[[int], tuple[str, str]] | None = None,
         recycle: Callable[[int], None] | None = None,
         signal_workers: Callable[[int], None] | None = None,
+        trouble: Callable[[], tuple[bool, str]] | None = None,
     ) -> None:
-        self.backend, self.close, self.board = backend, close, board
+        self.backend, self.close, self.board, self.trouble = backend, close, board, trouble
         self.death_of, self.recycle, self.signal_workers = death_of, recycle, signal_workers
 
 
@@ -475,11 +478,16 @@ class Dispatcher:
         if not line.backend.alive():
             self._break(lambda: BrokenExecutor("the cluster of this executor was lost"))
             return
+        final, known = line.trouble() if line.trouble is not None else (False, "")
         with self._wake:
             waiting = [call.options for call in self._sent.values() if call.started is None]
-        complaint = self._patience.look(waiting, self._threads, line.backend.describe_workers)
+            threads = self._threads
+        complaint = known if final else None
+        if complaint is None:
+            complaint = self._patience.look(waiting, threads, line.backend.describe_workers, known)
         if complaint is not None:
-            self._break(lambda: BrokenExecutor(complaint))
+            reason = complaint
+            self._break(lambda: BrokenExecutor(reason))
 
     def _started(self, message: Started) -> None:
         with self._wake:

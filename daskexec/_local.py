@@ -139,6 +139,13 @@ class ForkCluster(SpecCluster):
         """End one worker process; a fresh one takes its place."""
         self.link.signal(pid, signal.SIGTERM)
 
+    def trouble(self) -> tuple[bool, str]:
+        """Say what keeps workers from joining: whether that is final, and what is known."""
+        if self.link.ended:
+            return True, "the process that starts the workers has ended; see its messages"
+        deaths = list(self.link.deaths.values())
+        return False, f"the last worker: {deaths[-1][1]}" if deaths else ""
+
     def death_of(self, pid: int) -> tuple[str, str]:
         """Return name of the worker that had this process id, and what ended it."""
         return self.link.deaths.get(pid, ("", ""))
@@ -191,6 +198,7 @@ class SpawnerLink:
         self.scratch = tempfile.mkdtemp(prefix="daskexec-")
         self.deaths: dict[int, tuple[str, str]] = {}
         self.board: Board | None = None
+        self.ended = False  # the spawner has, without being asked to
         self._options: dict[str, dict[str, Any]] = {}
         self._running: dict[str, int] = {}
         self._gone: dict[str, asyncio.Event] = {}
@@ -201,20 +209,16 @@ class SpawnerLink:
         self._buffer = b""
         self._sock, theirs = socket.socketpair()
         with theirs:
-            start = {
-                "fd": theirs.fileno(),
-                "scratch": self.scratch,
-                "parent": os.getpid(),
-                "path": sys.path,
-                "argv": sys.argv,
-            }
+            # The path first: whatever lies in the current folder must not be imported as
+            # one of the stdlib's modules.
+            program = (
+                f"import sys; sys.path[:] = {sys.path!r}\n"
+                f"from daskexec._spawner import main\n"
+                f"main({theirs.fileno()}, {self.scratch!r}, {os.getpid()}, {sys.argv!r})"
+            )
+            flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
             self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]
-                    str(Path(__file__).with_name("_spawner.py")),
-                    json.dumps(start),
-                ],
+                [sys.executable, *flags, "-c", program],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -284,10 +288,14 @@ class SpawnerLink:
             self._spawn(name)
 
     def _read(self) -> None:
-        data = self._sock.recv(1 << 16)
+        try:
+            data = self._sock.recv(1 << 16)
+        except ConnectionError:
+            data = b""
         if not data:
             assert self._loop is not None
             self._loop.remove_reader(self._sock.fileno())
+            self.ended = True
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:

@@ -7,7 +7,6 @@ It has one user, the settle thread of a dispatcher.
 
 from __future__ import annotations
 
-import logging
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,8 +16,6 @@ from daskexec.errors import ExecutorWarning
 from daskexec.options import CallOptions
 
 __all__ = ["Patience"]
-
-_LOG = logging.getLogger("daskexec")
 
 
 class Patience:
@@ -63,6 +60,7 @@ class Patience:
         waiting: Sequence[CallOptions],
         threads: int,
         workers: Callable[[], list[dict[str, Any]]],
+        known: str = "",
     ) -> str | None:
         """Warn if need be; return why to give up, if it has come to that.
 
@@ -74,6 +72,8 @@ class Patience:
             Worker threads there are.
         workers : callable
             Returns a description of every worker; called only to word a warning.
+        known : str
+            What is known of why there are no workers.
         """
         picky = [o for o in waiting if o.resources or o.workers]
         if not waiting or (threads and not picky):
@@ -84,13 +84,13 @@ class Patience:
             self._since = now
         waited = now - self._since
         if not threads and self.give_up_after is not None and waited >= self.give_up_after:
-            return f"no worker has joined the cluster for {waited:.0f} s"
+            return f"no worker has joined the cluster for {waited:.0f} s" + _because(known)
         if waited >= self._interval:
             self._interval = min(self._interval * 2, self._interval + 3600)
-            message = self._reason(waiting, picky, threads, waited, workers)
+            message = self._reason(waiting, picky, threads, waited, workers, known)
             if message:
-                _LOG.warning(message)
-                warnings.warn(message, ExecutorWarning, stacklevel=2)
+                # Not warnings.warn: no line of this file explains anything to its reader.
+                warnings.warn_explicit(message, ExecutorWarning, "daskexec", 0)
         return None
 
     def _reason(
@@ -100,12 +100,13 @@ class Patience:
         threads: int,
         waited: float,
         workers: Callable[[], list[dict[str, Any]]],
+        known: str,
     ) -> str | None:
         calls = f"{len(waiting)} call{'s' if len(waiting) != 1 else ''}"
         if not threads:
             return (
                 f"DaskExecutor is waiting: {calls} sent and no worker on the cluster for "
-                f"{waited:.0f} s"
+                f"{waited:.0f} s" + _because(known)
             )
         there = workers()
         for options in picky:
@@ -128,3 +129,7 @@ class Patience:
                     f"{' or '.join(options.workers)}; there are: {names}"
                 )
         return None
+
+
+def _because(known: str) -> str:
+    return f" ({known})" if known else ""

@@ -1,6 +1,6 @@
 """The process that starts, watches and ends the workers of a cluster on this machine. Floor 1.
 
-Run as a program of its own (see `daskexec._local`), it imports ``distributed`` once, then
+Started as a process of its own (see `daskexec._local`), it imports ``distributed`` once, then
 forks a worker whenever it is told to: a worker is there in a tenth of a second, needs no
 ``if __name__ == "__main__"`` guard in the user's script, and inherits neither threads nor
 locks of the user's process. It runs in a session of its own, so that Ctrl-C in the terminal
@@ -30,7 +30,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from typing import Any
 
 __all__ = ["main"]
@@ -40,8 +39,9 @@ _PARENT_CHECK = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
-def main(fd: int, scratch: str, parent: int) -> None:
+def main(fd: int, scratch: str, parent: int, argv: list[str]) -> None:
     """Serve the client on the socket `fd` until it or its process `parent` is gone."""
+    sys.argv[:] = argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spawner = _Spawner(socket.socket(fileno=fd), parent)
     try:
@@ -186,11 +186,3 @@ def _leave(status: int) -> None:
         with contextlib.suppress(Exception):
             stream.flush()
     os._exit(status)
-
-
-if __name__ == "__main__":
-    start = json.loads(sys.argv[1])
-    sys.argv[:] = start["argv"]
-    sys.path[:] = start["path"]
-    time.tzset()
-    main(start["fd"], start["scratch"], start["parent"])

@@ -93,6 +93,7 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
             death_of=cluster.death_of,
             recycle=cluster.recycle,
             signal_workers=cluster.signal_workers,
+            trouble=cluster.trouble,
         )
 
     return connect
