@@ -23,7 +23,7 @@ if _SUPPORT not in sys.path:
 from daskexec_testing import calls  # noqa: E402
 from daskexec_testing.executors import KINDS, Kind, load  # noqa: E402
 from daskexec_testing.gates import Gates  # noqa: E402
-from daskexec_testing.leaks import Snapshot  # noqa: E402
+from daskexec_testing.leaks import Snapshot, sharing  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -96,6 +96,10 @@ class Shared:
         self._start()
 
     def _start(self) -> None:
+        with sharing() as self._processes:
+            self._start_one()
+
+    def _start_one(self) -> None:
         self.executor = self._kind.make(self._max_workers)
         self._round += 1
         folder = self._folder / str(self._round)
@@ -119,11 +123,10 @@ class Shared:
     def restart(self) -> None:
         self.close(wait=False)
         self._start()
-        if Snapshot.current is not None:
-            Snapshot.current.retake()
 
     def close(self, wait: bool = True) -> None:
         self.executor.shutdown(wait=wait, cancel_futures=True)
+        Snapshot.shared -= self._processes.pop()
 
 
 @pytest.fixture(scope="session")

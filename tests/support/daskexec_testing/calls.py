@@ -315,3 +315,9 @@ def nap_and_note(seconds: float, journal: Journal, line: object) -> object:
     time.sleep(seconds)
     journal.write(line)
     return line
+
+
+def begin_and_end(journal: Journal, seconds: float) -> None:
+    journal.write("begin")
+    time.sleep(seconds)
+    journal.write("end")
