@@ -8,6 +8,7 @@ temporary files.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ class Stage:
 
     def __init__(self, folder: Path, gates: Gates) -> None:
         self._folder = folder
+        self._programs: list[Program] = []
         self.journal = gates.journal()
         self.started = gates.gate()
         self.release = gates.gate()
@@ -42,15 +44,23 @@ class Stage:
         head = HEAD.format(
             journal=self.journal.path, started=self.started.path, release=self.release.path
         )
-        return Program(head + body, self._folder)
+        program = Program(head + body, self._folder)
+        self._programs.append(program)
+        return program
 
     def play(self, body: str, limit: float = 60) -> Ended:
         return self.begin(body).end(limit)
 
+    def clear(self) -> None:
+        for program in self._programs:
+            program.kill()
+
 
 @pytest.fixture
-def stage(tmp_path: Path, gates: Gates) -> Stage:
-    return Stage(tmp_path, gates)
+def stage(tmp_path: Path, gates: Gates) -> Iterator[Stage]:
+    made = Stage(tmp_path, gates)
+    yield made
+    made.clear()
 
 
 def _check(ended: Ended, code: int = 0, out: str | None = None, err: str = "") -> None:
@@ -148,6 +158,7 @@ def test_interrupt_of_the_whole_group(stage: Stage) -> None:
     """Ctrl-C in a terminal reaches the whole process group: the workers live on."""
     program = stage.begin("""
 import signal
+from collections.abc import Iterator
 if __name__ == "__main__":
     with DaskExecutor(1) as executor:
         future = executor.submit(calls.hold, started, release, "kept")

@@ -102,7 +102,7 @@ class Program:
         try:
             out, err = self.process.communicate(timeout=limit)
         except subprocess.TimeoutExpired:
-            self._kill()
+            self.kill()
             out, err = self.process.communicate()
             raise AssertionError(
                 f"still running after {limit:g} s\nstdout: {out}\nstderr: {err}"
@@ -116,10 +116,11 @@ class Program:
         ended = Ended(
             self.process.returncode, out, err, seconds, processes, told(processes), files
         )
-        self._kill()
+        self.kill()
         return ended
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
+        """End the program and all that descends from it, whatever state they are in."""
         self.process.kill()
         for pid in marked(self.mark):
             with suppress(ProcessLookupError):
