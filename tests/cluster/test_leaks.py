@@ -40,7 +40,6 @@ def test_thousand_rounds_on_one_client() -> None:
             threads_per_worker=2,
             processes=False,
             dashboard_address="127.0.0.1:0",
-            host="127.0.0.1",
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

@@ -239,7 +239,6 @@ def test_dask_cluster_object() -> None:
         threads_per_worker=2,
         processes=False,
         dashboard_address="127.0.0.1:0",
-        host="127.0.0.1",
     ) as cluster:
         with DaskExecutor(cluster=cluster) as executor:
             assert executor.submit(calls.identity, 1).result(LIMIT) == 1

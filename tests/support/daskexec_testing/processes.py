@@ -171,6 +171,7 @@ class Cluster:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                cwd=self.folder,
                 env=self._environment,
                 start_new_session=True,
             )
