@@ -8,8 +8,6 @@ from daskexec_testing import cpython
 if not cpython.available():
     pytest.skip("this interpreter ships no tests of its own", allow_module_level=True)
 
-pytestmark = pytest.mark.timeout(60, method="signal")  # a hang fails its test, not the run
-
 from daskexec_testing.cpython_dask import (  # noqa: F401
     DaskAsCompletedTest,
     DaskExecutorDeadlockTest,
@@ -19,3 +17,5 @@ from daskexec_testing.cpython_dask import (  # noqa: F401
     DaskProcessPoolShutdownTest,
     DaskWaitTest,
 )
+
+pytestmark = pytest.mark.timeout(60, method="signal")  # a hang fails its test, not the run
