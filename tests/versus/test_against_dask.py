@@ -106,6 +106,7 @@ class Ours(Theirs):
     def __init__(self) -> None:
         super().__init__()
         self._made: dict[int, Any] = {}
+        self._fresh: list[Any] = []
 
     def executor(self, workers: int = 2, **options: Any) -> Any:
         from daskexec import DaskExecutor
@@ -122,8 +123,10 @@ class Ours(Theirs):
         return made.with_options(**options) if options else made
 
     def fresh(self, workers: int = 2) -> Any:
-        self._forget(workers)
-        return self.executor(workers)
+        from daskexec import DaskExecutor
+
+        self._fresh.append(DaskExecutor(workers))
+        return self._fresh[-1]
 
     def on(self, address: str, stack: ExitStack) -> Any:
         from daskexec import DaskExecutor
@@ -132,14 +135,9 @@ class Ours(Theirs):
         stack.callback(executor.shutdown, wait=False, cancel_futures=True)
         return executor
 
-    def _forget(self, workers: int) -> None:
-        made = self._made.pop(workers, None)
-        if made is not None:
-            made.shutdown(wait=True, cancel_futures=True)
-
     def close(self) -> None:
-        for workers in list(self._made):
-            self._forget(workers)
+        for made in (*self._made.values(), *self._fresh):
+            made.shutdown(wait=True, cancel_futures=True)
         super().close()
 
     script = """
