@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import unittest
+from pickle import UnpicklingError
 from unittest import mock
 
 from daskexec import DaskExecutor, RemoteTraceback
@@ -36,6 +37,24 @@ def _set_up(self: unittest.TestCase) -> None:
     super(type(self), self).setUp()
 
 
+OWN_ERRORS = {
+    "test_error_at_task_unpickle": UnpicklingError,
+    "test_exit_at_task_unpickle": SystemExit,
+    "test_error_during_result_unpickle_in_result_handler": UnpicklingError,
+    "test_exit_during_result_unpickle_in_result_handler": SystemExit,
+}
+"""Where the standard pool breaks as a whole, and ours fails one future with what was raised."""
+
+
+def _check_crash(
+    self: unittest.TestCase, error: type[BaseException], *args: object, **kwargs: object
+) -> None:
+    error = OWN_ERRORS.get(self._testMethodName, error)
+    super(DaskExecutorDeadlockTest, self)._check_crash(  # type: ignore[misc]
+        error, *args, **kwargs
+    )
+
+
 DaskProcessPoolExecutorTest = _build("ProcessPoolExecutorTest", setUp=_set_up)
 DaskWaitTest = _build("WaitTests")
 DaskAsCompletedTest = _build("AsCompletedTests")
@@ -45,4 +64,6 @@ DaskProcessPoolShutdownTest = _build(
 )
 DaskInitializerTest = _build("InitializerMixin")
 DaskFailingInitializerTest = _build("FailingInitializerMixin")
-DaskExecutorDeadlockTest = _build("ExecutorDeadlockTest", TIMEOUT=_FAIL_AFTER)
+DaskExecutorDeadlockTest = _build(
+    "ExecutorDeadlockTest", TIMEOUT=_FAIL_AFTER, _check_crash=_check_crash
+)
