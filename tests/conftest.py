@@ -1,0 +1,47 @@
+"""Fixtures of the whole test house, and the check that no test leaves anything behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_SUPPORT = str(Path(__file__).parent / "support")
+if _SUPPORT not in sys.path:
+    sys.path.insert(0, _SUPPORT)
+
+from daskexec_testing.gates import Gates  # noqa: E402
+from daskexec_testing.leaks import Snapshot  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "leaves(reason): the test is known to leave something behind; not checked"
+    )
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that leaves threads, child processes or many descriptors.
+
+    Fixtures of a wider scope are set up before this one, so what they share is not counted.
+    """
+    if request.node.get_closest_marker("leaves"):
+        yield
+        return
+    Snapshot.current = snapshot = Snapshot()
+    yield
+    Snapshot.current = None
+    left = snapshot.left()
+    if left:
+        pytest.fail("left behind: " + "; ".join(left), pytrace=False)
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Iterator[Gates]:
+    """Makes gates and journals; opens every gate at the end, so that no call stays behind."""
+    made = Gates(tmp_path)
+    yield made
+    made.open_all()

@@ -1,0 +1,323 @@
+"""Functions and classes that the tests hand to executors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, NoReturn
+
+from daskexec_testing.gates import Gate, Journal
+
+# Plain calls
+
+
+def identity(value: Any) -> Any:
+    return value
+
+
+def add(x: Any, y: Any) -> Any:
+    return x + y
+
+
+def capture(*args: Any, **kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return args, kwargs
+
+
+def pid(*_: Any) -> int:
+    return os.getpid()
+
+
+def nap(seconds: float, value: Any = None) -> Any:
+    time.sleep(seconds)
+    return value
+
+
+def length(value: Any) -> int:
+    return len(value)
+
+
+def filled(size: int) -> bytes:
+    return b"x" * size
+
+
+def note(journal: Journal, line: object) -> object:
+    """Append ``line`` to ``journal`` and return it."""
+    journal.write(line)
+    return line
+
+
+def note_then_fail(journal: Journal, line: object) -> NoReturn:
+    journal.write(line)
+    raise ValueError(line)
+
+
+# Calls that wait
+
+
+def hold(started: Gate, release: Gate, value: Any = None) -> Any:
+    """Say that the call runs, wait for its release, return ``value``."""
+    started.open()
+    release.wait()
+    return value
+
+
+def wait_for(gate: Gate, value: Any = None) -> Any:
+    gate.wait()
+    return value
+
+
+def wait_for_other(mine: Gate, other: Gate) -> bool:
+    """Two of these, given each other's gates, end only when both run at once."""
+    mine.open()
+    other.wait()
+    return True
+
+
+# Calls that fail
+
+
+def fail(message: str = "wrong") -> NoReturn:
+    raise ValueError(message)
+
+
+def raise_(exception: BaseException) -> NoReturn:
+    raise exception
+
+
+def raise_type(kind: type[BaseException], *args: Any) -> NoReturn:
+    raise kind(*args)
+
+
+def leave(code: object = 3) -> NoReturn:
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+def inverse(x: float) -> float:
+    return 1 / x
+
+
+def recurse(n: int = 0) -> int:
+    return recurse(n + 1) + 1
+
+
+class ManyArguments(Exception):
+    """Its ``__init__`` takes more than what ``args`` keeps, so plain pickle cannot rebuild it."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} ({code})")
+        self.code = code
+        self.text = text
+
+
+class HoldsLock(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class WithAttributes(Exception):
+    """Keeps its values in attributes."""
+
+
+def raise_many_arguments() -> NoReturn:
+    raise ManyArguments(7, "no such thing")
+
+
+def raise_holding_lock() -> NoReturn:
+    raise HoldsLock("holds a lock")
+
+
+def raise_with_attributes() -> NoReturn:
+    error = WithAttributes("see my attributes")
+    error.position = (3, 14)  # type: ignore[attr-defined]
+    raise error
+
+
+def raise_chained() -> NoReturn:
+    try:
+        fail("the first")
+    except ValueError as error:
+        raise KeyError("the second") from error
+
+
+# Values that do not travel
+
+
+class FailsToPickle:
+    def __reduce__(self) -> NoReturn:
+        raise ValueError("this does not pickle")
+
+
+def _cannot_load() -> NoReturn:
+    raise ValueError("this does not unpickle")
+
+
+class FailsToUnpickle:
+    def __reduce__(self) -> Any:
+        return _cannot_load, ()
+
+
+class KillsItsUnpickler:
+    def __reduce__(self) -> Any:
+        return os._exit, (9,)
+
+
+class FailingCallable:
+    """A function object that does not pickle."""
+
+    def __call__(self) -> int:
+        return 1
+
+    def __reduce__(self) -> NoReturn:
+        raise ValueError("this function does not pickle")
+
+
+def make_failing_to_pickle() -> FailsToPickle:
+    return FailsToPickle()
+
+
+def make_failing_to_unpickle() -> FailsToUnpickle:
+    return FailsToUnpickle()
+
+
+def make_lambda() -> Callable[[], int]:
+    return lambda: 42
+
+
+# Calls that kill their worker
+
+
+def exit_hard(journal: Journal | None = None, code: int = 1) -> NoReturn:
+    if journal is not None:
+        journal.write("exit_hard")
+    os._exit(code)
+
+
+def kill_self(journal: Journal | None = None) -> None:
+    if journal is not None:
+        journal.write("kill_self")
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def segfault(journal: Journal | None = None) -> None:
+    if journal is not None:
+        journal.write("segfault")
+    import faulthandler
+
+    faulthandler.disable()
+    os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(60)
+
+
+# Initializers
+
+
+_initialized: list[Any] = []
+
+
+def initialize(*values: Any) -> None:
+    _initialized.extend(values)
+
+
+def initialized(_: object = None) -> list[Any]:
+    return list(_initialized)
+
+
+def initialize_and_note(journal: Journal) -> None:
+    journal.write(f"{os.getpid()}-{threading.get_ident()}")
+
+
+def failing_initializer() -> NoReturn:
+    raise ValueError("error in initializer")
+
+
+# State
+
+
+def append_to(values: list[Any], value: Any) -> list[Any]:
+    values.append(value)
+    return values
+
+
+class Counter:
+    """A callable that remembers how often it was called."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> int:
+        self.count += 1
+        return self.count
+
+
+# Nested use
+
+
+def submit_inside(executor: Executor, depth: int) -> int:
+    """Go ``depth`` calls deep, each waiting for the result of the next."""
+    if depth == 0:
+        return 0
+    return executor.submit(submit_inside, executor, depth - 1).result() + 1
+
+
+def map_inside(executor: Executor, values: list[Any]) -> list[Any]:
+    return list(executor.map(identity, values))
+
+
+# For map
+
+
+def open_gate(gate: Gate) -> None:
+    gate.open()
+
+
+def hold_and_note(started: Gate, release: Gate, journal: Journal, value: Any) -> Any:
+    started.open()
+    release.wait()
+    journal.write(value)
+    return value
+
+
+def add_after(value: Any, release: Gate, journal: Journal) -> Any:
+    """Wait for the release, add 1 to ``value`` (a TypeError for text) and note it."""
+    release.wait()
+    value = value + 1
+    time.sleep(0.01)
+    journal.write(value)
+    return value
+
+
+def make_counter(_: object = None) -> Counter:
+    return Counter()
+
+
+def exit_if(code: int | None, journal: Journal | None = None) -> None:
+    """Kill the worker if there is a code to exit with."""
+    if code is not None:
+        if journal is not None:
+            journal.write("exit_if")
+        os._exit(code)
+
+
+def first_byte(value: bytes) -> int:
+    return value[0]
+
+
+def nap_and_note(seconds: float, journal: Journal, line: object) -> object:
+    time.sleep(seconds)
+    journal.write(line)
+    return line
+
+
+def begin_and_end(journal: Journal, seconds: float) -> None:
+    journal.write("begin")
+    time.sleep(seconds)
+    journal.write("end")

@@ -1,0 +1,116 @@
+"""The house: imports between its rooms go down only, and every room says what it is for."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import daskexec
+
+HOUSE = Path(__file__).parents[2] / "daskexec"
+
+FLOORS = {
+    "errors": 0,
+    "options": 0,
+    "_board": 0,
+    "_calls": 0,
+    "_messages": 0,
+    "_batching": 1,
+    "_patience": 1,
+    "_remote": 1,
+    "_spawner": 1,
+    "futures": 1,
+    "graph": 1,
+    "_backend": 2,
+    "_local": 2,
+    "_dispatcher": 3,
+    "clusters": 3,
+    "executor": 4,
+    "select": 5,
+    "logs": 6,
+    "cli": 7,
+}
+"""The floor of each room. No room imports from a floor above, inside functions neither."""
+
+LOBBY = "__init__"  # loads the public names lazily, and imports them for type checkers only
+CUSTOMERS = {"logs"}  # know the public names and nothing private
+
+
+def _rooms() -> dict[str, list[Path]]:
+    """The files of each room: a module, or all modules of a package."""
+    rooms = {path.stem: [path] for path in HOUSE.glob("*.py")}
+    rooms |= {
+        folder.name: sorted(folder.rglob("*.py"))
+        for folder in HOUSE.iterdir()
+        if (folder / "__init__.py").exists()
+    }
+    return rooms
+
+
+def _imported(path: Path) -> Iterator[str]:
+    """The dotted names under daskexec that a file imports, wherever in it."""
+    package = ["daskexec", *path.relative_to(HOUSE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("daskexec"))
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            name = ".".join([*base, *filter(None, [node.module])])
+            if name.split(".")[0] == "daskexec":
+                yield from (f"{name}.{alias.name}" for alias in node.names)
+
+
+def _neighbours(room: str) -> set[str]:
+    """The other rooms that a room imports from; a public name counts as the room it is from."""
+    found = set()
+    for path in _rooms()[room]:
+        for name in _imported(path):
+            first = ([*name.split("."), LOBBY])[1]
+            home = daskexec._HOMES.get(first, f"daskexec.{first}")
+            found.add(home.split(".")[1])
+    return {other for other in found if other in _rooms()} - {room, LOBBY}
+
+
+ROOMS = sorted(set(_rooms()) - {LOBBY})
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_a_floor(room: str) -> None:
+    """Each room is in the table of floors, and its docstring, if it says a floor, agrees."""
+    assert room in FLOORS
+    for path in _rooms()[room]:
+        told = re.search(r"\bFloor (\d+)", ast.get_docstring(ast.parse(path.read_text())) or "")
+        assert told is None or int(told[1]) == FLOORS[room], path
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_go_down(room: str) -> None:
+    """A room imports nothing from the floors above it."""
+    above = {other for other in _neighbours(room) if FLOORS[other] > FLOORS[room]}
+    assert not above, f"{room} (floor {FLOORS[room]}) imports {above}"
+
+
+def test_no_cycles() -> None:
+    """No chain of imports comes back to where it began."""
+    graph = {room: _neighbours(room) for room in ROOMS}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("room", sorted(CUSTOMERS & set(ROOMS)))
+def test_customers_use_public_names(room: str) -> None:
+    """A customer imports from outside of its room only what daskexec offers to everybody."""
+    for path in _rooms()[room]:
+        for name in _imported(path):
+            first, *more = name.split(".")[1:]
+            assert first == room or (not more and not first.startswith("_")), f"{path}: {name}"
+
+
+def test_every_module_tells_its_role() -> None:
+    """Each module has a docstring."""
+    paths = [path for paths in _rooms().values() for path in paths]
+    assert [str(p) for p in paths if not ast.get_docstring(ast.parse(p.read_text()))] == []
