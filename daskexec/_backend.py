@@ -108,6 +108,7 @@ class DaskBackend:
                 ticket,
                 key=ticket.key,
                 pure=False,
+                fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
                 priority=options.priority,
                 resources=dict(options.resources) if options.resources else None,
                 workers=list(options.workers) if options.workers else None,
@@ -200,36 +201,46 @@ class DaskBackend:
         self._spawn(self._wait(future))
 
     async def _wait(self, future: RemoteFuture) -> None:
-        await future._state.wait()
+        status = ""
+        while status not in ("finished", "error", "cancelled"):
+            await future._state.wait()  # also for a new result, where the first was lost
+            status = future.status
         if future.key not in self._futures:
             return
-        if future.status == "finished":
+        if status == "finished":
             self._fresh.append(future)
             if self._transfers < self.TRANSFERS:
                 self._transfers += 1
                 self._spawn(self._fetch())
-        elif future.status == "error":
+        elif status == "error":
             self._futures.pop(future.key, None)
-            error = future._state.exception
+            self._report(Failed(future.key, future._state.exception))
+        elif self.alive():  # not by us: what we withdraw leaves _futures first
+            self._futures.pop(future.key, None)
+            error = SchedulerLost("Dask was told to forget the call, by a cancel() or restart()")
             self._report(Failed(future.key, error))
-        elif future.status in ("cancelled", "lost"):
-            self._lose()  # not by us: withdrawn ones leave _futures first
+        else:
+            self._lose()
 
     async def _fetch(self) -> None:
+        batch: dict[str, RemoteFuture] = {}
         try:
             await asyncio.sleep(0)  # results that arrived in the same message come along
             while self._fresh and not self._lost:
                 batch = {f.key: f for f in self._fresh if f.key in self._futures}
                 self._fresh = []
-                if not batch:
-                    continue
                 found = await self.client.gather(
                     batch, errors="skip", direct=self._direct, asynchronous=True
                 )
                 for key, outcome in found.items():
                     self._deliver(batch[key], outcome)
-        except (OSError, AttributeError, RuntimeError):
-            self._lose()
+        except Exception as exc:
+            if not self.alive():
+                self._lose()
+                return
+            for key in batch:
+                if self._futures.pop(key, None) is not None:
+                    self._report(Failed(key, exc))
         finally:
             self._transfers -= 1
 

@@ -17,6 +17,7 @@ import pickle
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from types import FunctionType
 from typing import Any
 
@@ -27,10 +28,13 @@ from daskexec.errors import RemoteError, RemoteTraceback
 __all__ = [
     "Batch",
     "Chunk",
+    "FailedArgument",
     "Failure",
     "Outcome",
     "Ticket",
+    "Unfinished",
     "dump",
+    "dump_call",
     "function_name",
     "load",
     "run_chunk",
@@ -75,19 +79,76 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 #: What this thread runs: ``.give_thread_back`` is set while it runs a call on a worker.
 running = threading.local()
 
-#: Globals of ``__main__`` that an initializer has set in this worker process, by name.
-main_globals: dict[str, Any] = {}
+
+class _ArgumentPickler(_Pickler):
+    """Puts the value of a future in the future's place, however deep it sits."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Future):
+            return _value_given, (_value_of_argument(obj),)
+        return super().reducer_override(obj)
+
+
+#: Globals of ``__main__`` that calls have assigned in this worker process, by executor.
+main_globals: dict[str, dict[str, Any]] = {}
 
 
 def _restore_function(function: FunctionType, state: Any) -> None:
     setter, inner = state
     setter(function, inner)
-    if main_globals:
-        function.__globals__.update(main_globals)
+    assigned = main_globals.get(getattr(running, "executor", ""))
+    if assigned:
+        function.__globals__.update(assigned)
+
+
+class Unfinished(Exception):
+    """A future among the arguments is not done yet."""
+
+    def __init__(self, future: Future[Any]) -> None:
+        self.future = future
+        super().__init__("a future among the arguments is not done yet")
+
+
+class FailedArgument(Exception):
+    """A future among the arguments failed, or was cancelled, with `error`."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        super().__init__("a future among the arguments failed")
+
+
+def _value_of_argument(future: Future[Any]) -> Any:
+    if not future.done():
+        raise Unfinished(future)
+    try:
+        return future.result()
+    except BaseException as exc:
+        raise FailedArgument(exc) from None
+
+
+def _value_given(value: Any) -> Any:
+    return value
 
 
 def dump(obj: Any) -> bytes:
     """Pickle `obj`; raise whatever its pickling raises."""
+    return _dump(obj, _Pickler)
+
+
+def dump_call(fn: Any, args: Any, kwargs: Any) -> bytes:
+    """Pickle a call; futures among the arguments travel as their values.
+
+    Raises
+    ------
+    Unfinished, FailedArgument
+        A future among the arguments is not done, or failed.
+    Exception
+        Whatever pickling raises.
+    """
+    return _dump((fn, args, kwargs), _ArgumentPickler)
+
+
+def _dump(obj: Any, thorough: type[_Pickler]) -> bytes:
     if not cloudpickle.list_registry_pickle_by_value():
         try:
             blob = pickle.dumps(obj, _PROTOCOL)
@@ -98,7 +159,7 @@ def dump(obj: Any) -> bytes:
             if b"__main__" not in blob:
                 return blob
     with io.BytesIO() as buffer:
-        _Pickler(buffer, _PROTOCOL).dump(obj)
+        thorough(buffer, _PROTOCOL).dump(obj)
         return buffer.getvalue()
 
 
@@ -237,7 +298,9 @@ class Chunk:
 
     def _dump(self, args: tuple[Any, ...]) -> bytes | Failure:
         try:
-            return dump((self.fn, args))
+            return dump_call(self.fn, args, {})
+        except (Unfinished, FailedArgument):
+            raise
         except Exception as exc:
             return Failure.of(exc)
 
@@ -264,8 +327,8 @@ def run_chunk(calls: list[bytes | Failure]) -> Batch:
         if isinstance(call, Failure):
             return Batch(values, call)
         try:
-            fn, args = load(call)
-            values.append(dump(fn(*args)))
+            fn, args, kwargs = load(call)
+            values.append(dump(fn(*args, **kwargs)))
         except BaseException as exc:
             return Batch(values, Failure.of(exc))
     return Batch(values, None)

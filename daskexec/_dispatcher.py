@@ -7,7 +7,8 @@
     submit()
       QUEUED ---------> take as many as the
                         window has room for
-                        pickle each alone  (error -> its own future)
+                        pickle each alone  (error -> its own future;
+                        PARKED while a future among the arguments is not done)
                         SENT ------------------->  scheduler -> worker
                                                    started event ------> RUNNING
                                                    outcome ------------> unpickle, FINISHED
@@ -15,8 +16,8 @@
                                                                            |
                                                         callback thread <--+ done-callbacks
 
-Where a cancel still works: QUEUED, at once and without a message; SENT, if the workers, when
-asked, say that they have not begun the call; RUNNING, never.
+Where a cancel still works: QUEUED and PARKED, at once and without a message; SENT, if the
+workers, when asked, say that they have not begun the call; RUNNING, never.
 
 `_wake` is the one lock. It guards the queues, the table of sent calls, the stages of calls,
 and the flags. It is never held while pickling, while talking to the backend, or while a
@@ -56,7 +57,7 @@ __all__ = ["Call", "Dispatcher", "Line"]
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed initializer
 
-QUEUED, IN_HAND, SENT, OVER = range(4)
+QUEUED, IN_HAND, PARKED, SENT, OVER = range(5)
 
 
 class Line:
@@ -111,6 +112,7 @@ class Call:
         "slot",
         "stage",
         "started",
+        "suspect",
     )
 
     def __init__(
@@ -125,6 +127,7 @@ class Call:
         self.started: Started | None = None  # of the current attempt
         self.begun = 0  # attempts that a worker has begun
         self.resent = 0  # attempts in all, less one
+        self.suspect = False  # it was there when workers died, more than once
 
 
 class Dispatcher:
@@ -143,14 +146,14 @@ class Dispatcher:
         The pickled ``(initializer, initargs)``.
     max_calls : int
         Calls after which a worker process is replaced, 0 for no limit.
+    width : int
+        Calls that the executor's workers can run at the same time.
     patience : Patience
         When to say what is being waited for, and when to give up.
     """
 
     #: Seconds that ``cancel`` waits for the workers' answer.
     CANCEL_WAIT = 5.0
-    #: How often a call that was never begun is sent again after losing its worker.
-    RESENDS = 20
 
     def __init__(
         self,
@@ -160,9 +163,11 @@ class Dispatcher:
         *,
         initializer: bytes | None = None,
         max_calls: int = 0,
+        width: int = 1,
         patience: Patience | None = None,
     ) -> None:
         self.executor = executor
+        self._width = width
         self._connect = connect
         self._policy = policy
         self._initializer = initializer
@@ -171,8 +176,10 @@ class Dispatcher:
         self._wake = threading.Condition()
         self._queues: dict[int, deque[Call]] = {}  # by priority
         self._urgent: deque[Call] = deque()
+        self._suspects: deque[Call] = deque()  # sent one at a time
         self._sent: dict[str, Call] = {}
         self._in_hand = 0
+        self._parked: set[Call] = set()
         self._threads = 0
         self._line: Line | None = None
         self._worn: dict[int, set[str]] = {}  # process id -> keys it still owes
@@ -224,6 +231,10 @@ class Dispatcher:
             return False
         return True
 
+    def broken(self) -> str:
+        """Say why the executor is broken; "" when it is not."""
+        return str(self._broken()) if self._broken is not None else ""
+
     def state(self) -> str:
         """Say in a few words how it stands, for people."""
         with self._wake:
@@ -248,7 +259,7 @@ class Dispatcher:
         if call is None:
             return future._cancel_now()
         with self._wake:
-            at_once = call.stage in (QUEUED, IN_HAND)
+            at_once = call.stage < SENT
             if at_once:
                 self._forget(call)
             line = self._line
@@ -272,7 +283,7 @@ class Dispatcher:
                 self._queues[-call.options.priority].remove(call)
                 self._urgent.append(call)
                 self._wake.notify_all()
-            while call is not None and call.stage < SENT and self._broken is None:
+            while call is not None and call.stage in (QUEUED, IN_HAND) and self._broken is None:
                 self._wake.wait()
             line = self._line
         if line is None or self._broken is not None:
@@ -304,17 +315,10 @@ class Dispatcher:
             return
         with self._wake:
             self._stopping = True
-            dropped = self._take_all_queued() if cancel_futures else []
-            sent = list(self._sent.values()) if cancel_futures else []
-            line = self._line
+            dropped = self._drop_queued() if cancel_futures else []
             self._wake.notify_all()
         for call in dropped:
             call.future._cancel_now()
-        if sent and line is not None and line.backend.alive():
-            keys = [call.key for call in sent]
-            line.backend.withdraw(keys).add_done_callback(
-                lambda done: self._inbox.put(_Answer(done, sent))
-            )
         if wait:
             self.join()
 
@@ -359,26 +363,31 @@ class Dispatcher:
 
     def _dispatch_some(self) -> bool:
         with self._wake:
-            while True:
-                if self._broken is not None or (self._stopping and not self._pending()):
-                    return False
+            while self._broken is None:
                 calls = self._take()
                 if calls:
                     break
+                if self._stopping and not self._pending():
+                    return False
                 self._wake.wait()
+            else:
+                return False
         for call in calls:
             self._send(call)
         return True
 
     def _pending(self) -> int:
-        queued = sum(map(len, self._queues.values())) + len(self._urgent)
-        return queued + self._in_hand + len(self._sent)
+        queued = sum(map(len, self._queues.values())) + len(self._urgent) + len(self._suspects)
+        return queued + self._in_hand + len(self._parked) + len(self._sent)
 
-    def _take(self) -> list[Call]:
-        room = self._policy.window(self._threads) - len(self._sent)
+    def _take(self, room: int | None = None) -> list[Call]:
+        if room is None:
+            room = self._policy.window(self._threads) - len(self._sent)
         calls: list[Call] = []
         while self._urgent:
             calls.append(self._urgent.popleft())
+        if self._suspects and not any(call.suspect for call in self._sent.values()):
+            calls.append(self._suspects.popleft())
         for priority in sorted(self._queues):
             waiting = self._queues[priority]
             while waiting and len(calls) < room:
@@ -395,7 +404,12 @@ class Dispatcher:
         error: BaseException | None = None
         try:
             if call.blob is None:
-                call.blob = _calls.dump((call.fn, call.args, call.kwargs))
+                call.blob = _calls.dump_call(call.fn, call.args, call.kwargs)
+        except _calls.Unfinished as exc:
+            self._park(call, exc.future)
+            return
+        except _calls.FailedArgument as exc:
+            error = exc.error
         except BaseException as exc:
             error = exc
         line = self._line
@@ -411,6 +425,9 @@ class Dispatcher:
                 self._wake.notify_all()
             else:
                 self._forget(call)
+        if isinstance(error, concurrent.futures.CancelledError):
+            call.future._cancel_now()
+            return
         if error is not None:
             _finish(call.future, error=error)
             return
@@ -432,6 +449,24 @@ class Dispatcher:
                 self._over(call, error=exc)
             else:
                 self._inbox.put(_CHECK)
+
+    def _park(self, call: Call, needed: concurrent.futures.Future[Any]) -> None:
+        """Hold a call back until a future among its arguments is done; blocks no thread."""
+        with self._wake:
+            self._in_hand -= 1
+            if call.stage == OVER:
+                return
+            call.stage = PARKED
+            self._parked.add(call)
+        needed.add_done_callback(lambda _: self._unpark(call))
+
+    def _unpark(self, call: Call) -> None:
+        with self._wake:
+            if call.stage == PARKED:
+                self._parked.discard(call)
+                call.stage = QUEUED
+                self._urgent.append(call)
+                self._wake.notify_all()
 
     # -- settle thread ---------------------------------------------------------------------
 
@@ -550,19 +585,25 @@ class Dispatcher:
         self._over_or_again(call, WorkerDied(function, where, host, reason, max(call.begun, 1)))
 
     def _failed(self, message: Failed) -> None:
-        """Dask gave the task up: its worker was lost, more often than Dask allows."""
+        """Dask gave the task up: its workers were lost, more often than Dask allows.
+
+        That happens to whatever a killer call had for company, too. So every such call is
+        tried once more, these calls one at a time, before it is held to be the killer.
+        """
         call = self._sent.get(message.key)
         if call is None:
             return
         if type(message.error).__name__ != "KilledWorker":
             self._over(call, error=message.error)
-        elif call.started is None and call.resent < self.RESENDS:
+        elif not call.suspect:
+            call.suspect = True
             self._again(call)
         else:
             started, function = call.started, call.future.key.rpartition("-")[0]
             worker = started.name if started else ""
             host = started.worker.rpartition(":")[0].rpartition("/")[2] if started else ""
-            died = WorkerDied(function, worker, host, "the connection to it was lost", call.begun)
+            begun = max(call.begun, 1)
+            died = WorkerDied(function, worker, host, "the connection to it was lost", begun)
             self._over_or_again(call, died)
 
     def _withdrawn(self, keys: set[str], call: Call) -> bool:
@@ -586,7 +627,7 @@ class Dispatcher:
             call.key = attempt_key(call.future.key, call.resent)
             call.started = None
             call.stage = QUEUED
-            self._urgent.append(call)
+            (self._suspects if call.suspect else self._urgent).append(call)
             self._wake.notify_all()
 
     def _over(self, call: Call, *, value: Any = None, error: BaseException | None = None) -> None:
@@ -611,6 +652,7 @@ class Dispatcher:
     def _forget(self, call: Call) -> None:
         """Drop a call, with `_wake` held; its future is to be set after."""
         self._unsend(call)
+        self._parked.discard(call)
         call.stage = OVER
         call.fn = call.args = call.kwargs = call.blob = None
         call.future._call = None
@@ -619,12 +661,32 @@ class Dispatcher:
     def _take_all_queued(self) -> list[Call]:
         calls = [call for waiting in self._queues.values() for call in waiting]
         calls.extend(self._urgent)
+        calls.extend(self._suspects)
         self._queues.clear()
         self._urgent.clear()
+        self._suspects.clear()
         calls = [call for call in calls if call.stage == QUEUED]
         for call in calls:
             self._forget(call)
         return calls
+
+    def _drop_queued(self) -> list[Call]:
+        """Forget what ``shutdown(cancel_futures=True)`` cancels.
+
+        What is with the scheduler finishes, as what is in a process pool's call queue does.
+        Before the cluster is up that is what would be running by now: a call a worker.
+        """
+        spared = [] if self._line is not None else self._take(self._width)
+        dropped = self._take_all_queued()
+        parked = list(self._parked)
+        for call in parked:
+            self._forget(call)
+        dropped += parked
+        for call in spared:
+            call.stage = QUEUED
+            self._urgent.append(call)
+        self._in_hand -= len(spared)
+        return dropped
 
     def _replace_worn(self) -> None:
         """Have worn worker processes replaced once all they have run is here."""
@@ -642,7 +704,7 @@ class Dispatcher:
             if self._broken is not None:
                 return
             self._broken = error
-            calls = self._take_all_queued() + list(self._sent.values())
+            calls = [*self._take_all_queued(), *self._parked, *self._sent.values()]
             for call in calls:
                 self._forget(call)
             self._wake.notify_all()

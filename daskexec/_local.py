@@ -89,6 +89,9 @@ class ForkCluster(SpecCluster):
                 "cls": Scheduler,
                 "options": {
                     "host": _LOOPBACK,
+                    # It needs no folder, and one would be removed by a forked child's end.
+                    "needs_workdir": False,
+                    "local_directory": self.link.scratch,
                     "dashboard": dashboard,
                     "dashboard_address": f"{_LOOPBACK}:{8787 if dashboard else 0}",
                     # A task may be moved off dying workers for ever: the board knows which

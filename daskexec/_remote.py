@@ -31,6 +31,7 @@ from daskexec._calls import Failure, Outcome, Ticket
 __all__ = ["InitializerPlugin", "open_board", "run_call", "value_of", "withdraw"]
 
 _REMEMBERED = 20_000
+_EXECUTORS = 100
 
 _lock = threading.Lock()
 _begun: OrderedDict[str, None] = OrderedDict()
@@ -54,6 +55,7 @@ def run_call(ticket: Ticket) -> Outcome:
     worker = get_worker()
     _report(worker, ticket)
     _calls.running.give_thread_back = _give_thread_back
+    _calls.running.executor = ticket.executor
     try:
         if ticket.has_initializer:
             failure = _initialize(ticket)
@@ -83,7 +85,8 @@ def _begin(ticket: Ticket) -> Outcome | None:
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
-        _calls_begun[ticket.executor] = _calls_begun.get(ticket.executor, 0) + 1
+        if ticket.max_calls:
+            _calls_begun[ticket.executor] = _calls_begun.get(ticket.executor, 0) + 1
     return None
 
 
@@ -121,9 +124,12 @@ def _run(ticket: Ticket) -> Outcome:
     start = time.perf_counter()
     try:
         fn, args, kwargs = _calls.load(ticket.blob)
+        before = _main_globals_of(fn).copy()
         value = fn(*args, **kwargs)
         seconds = time.perf_counter() - start
-        del fn, args, kwargs
+        if before:
+            _keep_assigned_globals(fn, before)
+        del fn, args, kwargs, before
         return Outcome("value", _calls.dump(value), seconds)
     except BaseException as exc:
         exc.__traceback__ = _users_frames(exc)
@@ -158,9 +164,9 @@ class _Initializer:
             if not self.done:
                 try:
                     fn, args = _calls.load(self.blob)
-                    before = dict(_main_globals_of(fn))
+                    before = _main_globals_of(fn).copy()
                     fn(*args)
-                    _keep_main_globals(fn, before)
+                    _keep_assigned_globals(fn, before, mutated=True)
                 except BaseException as exc:
                     self.failure = Failure.of(exc)
                 self.done = True
@@ -181,18 +187,31 @@ def _main_globals_of(fn: Callable[..., Any]) -> dict[str, Any]:
     return {}
 
 
-def _keep_main_globals(fn: Callable[..., Any], before: dict[str, Any]) -> None:
-    """Remember what an initializer of ``__main__`` left in its globals, for later calls.
+def _keep_assigned_globals(
+    fn: Callable[..., Any], before: dict[str, Any], mutated: bool = False
+) -> None:
+    """Remember the globals of ``__main__`` that a function has assigned, for later calls.
 
-    Data only, and whatever it assigned: functions, classes and modules that it just *read*
-    keep coming with each call, so that a redefined one is seen.
+    In a process pool ``__main__`` is one module for all calls of a worker. Here its functions
+    arrive anew with each call: what they assign must be put back. What they only read keeps
+    coming from the client, so that a redefined function or constant is seen.
+    With `mutated` data counts as assigned when it was just reachable: initializers fill
+    dictionaries.
     """
-    for name, value in _main_globals_of(fn).items():
-        if name.startswith("__"):
-            continue
-        assigned = name not in before or before[name] is not value
-        if assigned or not isinstance(value, (FunctionType, type, ModuleType)):
-            _calls.main_globals[name] = value
+    kept = {
+        name: value
+        for name, value in _main_globals_of(fn).items()
+        if not name.startswith("__")
+        and (
+            name not in before
+            or before[name] is not value
+            or (mutated and not isinstance(value, (FunctionType, type, ModuleType)))
+        )
+    }
+    if kept:
+        _calls.main_globals.setdefault(_calls.running.executor, {}).update(kept)
+        while len(_calls.main_globals) > _EXECUTORS:
+            del _calls.main_globals[next(iter(_calls.main_globals))]
 
 
 class InitializerPlugin(WorkerPlugin):

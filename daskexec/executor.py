@@ -78,6 +78,9 @@ class DaskExecutor(Executor):
 
     Notes
     -----
+    Limits: at most 65,536 calls are with the scheduler at a time; the backlog stays on the
+    client and is limited by memory only.
+
     Every method may be called from any thread. The constructor returns at once where it
     starts a cluster of its own; calls can be submitted while that comes up.
     """
@@ -143,6 +146,7 @@ class DaskExecutor(Executor):
             policy,
             initializer=blob,
             max_calls=max_tasks_per_child or 0,
+            width=self._max_workers,
             patience=Patience(give_up_after=worker_timeout),
         )
         # Calls that are pending when the last reference goes are finished, as by a pool.
@@ -158,7 +162,9 @@ class DaskExecutor(Executor):
             Anything that ``pickle`` or ``cloudpickle`` can carry: lambdas, closures and
             functions of ``__main__`` too.
         *args, **kwargs
-            Its arguments, all of them: no keyword is taken from them.
+            Its arguments, all of them: no keyword is taken from them. Futures among them,
+            of this or any other executor and at any depth, stand for their values: the call
+            starts when they are done, and fails with what the first of them to fail raised.
 
         Returns
         -------
@@ -304,6 +310,11 @@ class DaskExecutor(Executor):
     def kill_workers(self) -> None:
         """As `terminate_workers`, with SIGKILL."""
         self._dispatcher.stop_workers(9, "kill_workers")
+
+    @property
+    def _broken(self) -> str:
+        """As of the stdlib's pools, for code that looks: why it is broken, "" if it is not."""
+        return self._dispatcher.broken()
 
     def __reduce__(self) -> tuple[Any, ...]:
         line = self._dispatcher.line()

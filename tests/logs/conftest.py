@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import multiprocessing
 import os
 from collections.abc import Iterator
@@ -29,8 +28,6 @@ def real_logs() -> Path:
 @pytest.fixture(scope="session", params=SPECS)
 def any_executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
     """Each kind of executor in turn, two workers each."""
-    if request.param == "dask" and importlib.util.find_spec("daskexec.executor") is None:
-        pytest.skip("the core is not there yet")
     options = {}
     if request.param == "processes":
         # Not fork: other tests may have left threads in this process.

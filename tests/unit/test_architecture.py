@@ -34,6 +34,7 @@ FLOORS = {
     "select": 5,
     "logs": 6,
     "cli": 7,
+    "__main__": 8,
 }
 """The floor of each room. No room imports from a floor above, inside functions neither."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_context
@@ -10,10 +9,6 @@ from multiprocessing import get_context
 import pytest
 
 from daskexec.select import SerialExecutor, get_executor, resolve_executor
-
-needs_core = pytest.mark.skipif(
-    importlib.util.find_spec("daskexec.executor") is None, reason="the core is not there yet"
-)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +47,6 @@ def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         get_executor()
 
 
-@needs_core
 @pytest.mark.parametrize("value", [None, "", "  "])
 def test_dask_is_the_default(monkeypatch: pytest.MonkeyPatch, value: str | None) -> None:
     """Without a word and with DASKEXEC_EXECUTOR unset or blank, it is Dask."""
@@ -63,7 +57,6 @@ def test_dask_is_the_default(monkeypatch: pytest.MonkeyPatch, value: str | None)
     assert resolve_executor().func.__name__ == "DaskExecutor"
 
 
-@needs_core
 @pytest.mark.parametrize(
     ("spec", "address"),
     [
@@ -83,7 +76,6 @@ def test_an_address_is_dask_there(spec: str, address: str) -> None:
     assert factory.keywords == {"max_workers": 3, "cluster": address}
 
 
-@needs_core
 def test_an_address_leaves_no_second_cluster() -> None:
     """The option `cluster` beside an address is refused."""
     with pytest.raises(TypeError, match="'cluster' is already given"):
