@@ -61,6 +61,9 @@ class DaskBackend:
 
     #: Seconds between two looks at the connection and the number of threads.
     PULSE = 1.0
+    #: Seconds after which results that are here are released. Dask sends at most one message
+    #: every 10 ms: a release on its own would hold up the call submitted right after it.
+    RELEASE_DELAY = 0.05
     #: Transfers of results that may be under way at the same time.
     TRANSFERS = 4
 
@@ -77,6 +80,7 @@ class DaskBackend:
         self._comm = client.scheduler_comm
         self._futures: dict[str, RemoteFuture] = {}  # touched on the loop only
         self._fresh: list[RemoteFuture] = []
+        self._spent: list[RemoteFuture] = []
         self._transfers = 0
         self._lost = False
         self._closed = False
@@ -197,6 +201,7 @@ class DaskBackend:
         return await self.client.scheduler.identity(n_workers=-1)
 
     def _watch(self, future: RemoteFuture) -> None:
+        self._release()
         self._futures[future.key] = future
         self._spawn(self._wait(future))
 
@@ -251,6 +256,13 @@ class DaskBackend:
             return
         if self._futures.pop(future.key, None) is not None:
             self._report(Done(future.key, outcome))
+            if not self._spent:
+                self._loop.call_later(self.RELEASE_DELAY, self._release)
+            self._spent.append(future)
+
+    def _release(self) -> None:
+        spent, self._spent = self._spent, []
+        for future in spent:
             future.release()
 
     async def _withdraw(self, keys: list[str]) -> set[str]:
@@ -292,6 +304,7 @@ class DaskBackend:
         for future in self._futures.values():
             future.release()
         self._futures.clear()
+        self._release()
         if self._plugin is not None and self.client.status == "running":
             await self.client.unregister_worker_plugin(self._plugin)
 
