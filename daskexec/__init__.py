@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from daskexec.errors import ClusterUnreachable as ClusterUnreachable
+    from daskexec.errors import ExecutorWarning as ExecutorWarning
     from daskexec.errors import InitializerFailed as InitializerFailed
     from daskexec.errors import RemoteError as RemoteError
     from daskexec.errors import RemoteTraceback as RemoteTraceback
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ClusterUnreachable": "daskexec.errors",
+    "ExecutorWarning": "daskexec.errors",
     "DaskExecutor": "daskexec.executor",
     "DaskFuture": "daskexec.futures",
     "InitializerFailed": "daskexec.errors",

@@ -11,6 +11,7 @@ Names of Dask that are used, here and nowhere else on the client:
 - ``Client``: ``submit``, ``gather``, ``cancel``, ``run``, ``nthreads``, ``register_plugin``,
   ``unregister_worker_plugin``, ``subscribe_topic``, ``loop``, ``status``, ``id``,
   ``scheduler_info``, ``close``; ``scheduler_comm`` to notice a lost connection at once.
+- ``Client._gather_future``, to get rid of one that was cancelled.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
   ``add_done_callback`` runs all callbacks of a process one after the other on one thread.
 - Coroutines are had by calling the client's methods with ``asynchronous=True``.
@@ -64,6 +65,8 @@ class DaskBackend:
     #: Seconds after which results that are here are released. Dask sends at most one message
     #: every 10 ms: a release on its own would hold up the call submitted right after it.
     RELEASE_DELAY = 0.05
+    #: Seconds after which the scheduler knows of a worker's death for sure.
+    AFTER_DEATH = 0.1
     #: Transfers of results that may be under way at the same time.
     TRANSFERS = 4
 
@@ -82,6 +85,7 @@ class DaskBackend:
         self._fresh: list[RemoteFuture] = []
         self._spent: list[RemoteFuture] = []
         self._transfers = 0
+        self._fetching: set[Any] = set()
         self._lost = False
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -229,6 +233,8 @@ class DaskBackend:
 
     async def _fetch(self) -> None:
         batch: dict[str, RemoteFuture] = {}
+        task = asyncio.current_task()
+        self._fetching.add(task)
         try:
             await asyncio.sleep(0)  # results that arrived in the same message come along
             while self._fresh and not self._lost:
@@ -239,6 +245,11 @@ class DaskBackend:
                 )
                 for key, outcome in found.items():
                     self._deliver(batch[key], outcome)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            for future in batch.values():  # see retry_transfers
+                self._loop.call_later(self.AFTER_DEATH, self._wait_again, future)
         except Exception as exc:
             if not self.alive():
                 self._lose()
@@ -247,12 +258,31 @@ class DaskBackend:
                 if self._futures.pop(key, None) is not None:
                     self._report(Failed(key, exc))
         finally:
+            self._fetching.discard(task)
             self._transfers -= 1
+
+    def retry_transfers(self) -> None:
+        """Start the transfers that are under way anew, since a worker has died.
+
+        On the client's loop. Dask would go on trying to reach the dead one for 30 s.
+        """
+        for task in self._fetching:
+            task.cancel()
+        self._loop.call_soon(self._forget_cancelled_gather)
+
+    def _forget_cancelled_gather(self) -> None:
+        # A gather cancelled before its first step stays behind for others to attach to.
+        gather = self.client._gather_future
+        if gather is not None and gather.cancelled():
+            self.client._gather_future = None
+
+    def _wait_again(self, future: RemoteFuture) -> None:
+        if future.key in self._futures and not self._closed:
+            self._spawn(self._wait(future))
 
     def _deliver(self, future: RemoteFuture, outcome: Outcome | None) -> None:
         if not isinstance(outcome, Outcome):  # its worker was lost meanwhile: wait again
-            if future.key in self._futures:
-                self._spawn(self._wait(future))
+            self._wait_again(future)
             return
         if self._futures.pop(future.key, None) is not None:
             self._report(Done(future.key, outcome))

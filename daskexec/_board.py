@@ -9,7 +9,9 @@ leaves each small result in a file of its own. Both outlive the process; they co
 microseconds.
 
 A slot belongs to one attempt of one call, from when it is sent until it is settled. The client
-hands slots out; a worker that is given a call whose slot is already marked does not run it.
+hands slots out; a worker that is given a call whose slot is already marked does not run it. Nor
+does it if the slot has gone to another call since: then this one is settled, and Dask runs it
+again just because its worker died before its result was released.
 """
 
 from __future__ import annotations
@@ -19,14 +21,17 @@ import mmap
 import os
 import pickle
 import struct
+from collections import deque
 from pathlib import Path
 from typing import Any
 
 __all__ = ["FINISHED", "INITIALIZING", "RUNNING", "Board"]
 
 SLOTS = 1 << 16
-_SLOT = struct.Struct("<IHHII")  # process id, stage, number of the spool, offset, length
-_SIZE = SLOTS * _SLOT.size
+_TURN = struct.Struct("<I")  # how often the slot was handed out
+_MARK = struct.Struct("<IHHII")  # process id, stage, number of the spool, offset, length
+_WIDTH = _TURN.size + _MARK.size
+_SIZE = SLOTS * _WIDTH
 
 INITIALIZING = 1
 RUNNING = 2
@@ -59,21 +64,25 @@ class Board:
             self._map = mmap.mmap(fd, _SIZE)
         finally:
             os.close(fd)
-        self._free = list(range(SLOTS - 1, -1, -1)) if create else []
+        # The longest unused first, so that a slot is not soon another call's.
+        self._free = deque(range(SLOTS)) if create else deque()
         self._spool = -1  # descriptor of the file that results go to
         self._spool_number = 0
         self._spool_end = 0
 
     # -- the client's side -----------------------------------------------------------------
 
-    def acquire(self) -> int:
-        """Take an unmarked slot, -1 when all are in use."""
+    def acquire(self) -> tuple[int, int]:
+        """Take an unmarked slot: its number and its turn. (-1, 0) when all are in use."""
         try:
-            slot = self._free.pop()
+            slot = self._free.popleft()
         except IndexError:
-            return -1
-        _SLOT.pack_into(self._map, slot * _SLOT.size, 0, 0, 0, 0, 0)
-        return slot
+            return -1, 0
+        place = slot * _WIDTH
+        turn = (_TURN.unpack_from(self._map, place)[0] + 1) & 0xFFFFFFFF
+        _MARK.pack_into(self._map, place + _TURN.size, 0, 0, 0, 0, 0)
+        _TURN.pack_into(self._map, place, turn)
+        return slot, turn
 
     def release(self, slot: int) -> None:
         """Give a slot back."""
@@ -87,14 +96,27 @@ class Board:
 
     # -- a worker's side -------------------------------------------------------------------
 
+    def has_turn(self, slot: int, turn: int) -> bool:
+        """Tell whether the slot is still that of the call it was given to on this turn."""
+        return bool(_TURN.unpack_from(self._map, slot * _WIDTH)[0] == turn)
+
     def read(self, slot: int) -> tuple[int, int]:
         """Return process id and stage of the slot: (0, 0) when the call was never begun."""
-        pid, stage, *_ = _SLOT.unpack_from(self._map, slot * _SLOT.size)
+        pid, stage, *_ = self._mark_of(slot)
         return pid, stage
 
     def mark(self, slot: int, stage: int) -> None:
         """Write that this process has brought the slot's call to `stage`."""
-        _SLOT.pack_into(self._map, slot * _SLOT.size, os.getpid(), stage, 0, 0, 0)
+        self._write(slot, os.getpid(), stage, 0, 0, 0)
+
+    def _mark_of(self, slot: int) -> tuple[int, int, int, int, int]:
+        pid, stage, number, offset, length = _MARK.unpack_from(
+            self._map, slot * _WIDTH + _TURN.size
+        )
+        return pid, stage, number, offset, length
+
+    def _write(self, slot: int, *mark: int) -> None:
+        _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, *mark)
 
     def leave(self, slot: int, key: str, result: Any, size: int) -> None:
         """Leave the result of a call of about `size` bytes where it outlives this process.
@@ -107,12 +129,11 @@ class Board:
             with contextlib.suppress(OSError):  # disk full: the result is just not insured
                 number, offset = self._spool_for(len(blob))
                 length = os.pwrite(self._spool, blob, offset)
-        place = slot * _SLOT.size
-        _SLOT.pack_into(self._map, place, os.getpid(), FINISHED, number, offset, length)
+        self._write(slot, os.getpid(), FINISHED, number, offset, length)
 
     def recover(self, slot: int, key: str) -> Any:
         """Return the result that another process has left for a call, or None."""
-        pid, stage, number, offset, length = _SLOT.unpack_from(self._map, slot * _SLOT.size)
+        pid, stage, number, offset, length = self._mark_of(slot)
         if stage != FINISHED or not length:
             return None
         try:

@@ -346,15 +346,24 @@ class Ticket:
         Id of the executor, Dask key of this attempt, event topic to report to.
     blob : bytes
         The pickled ``(fn, args, kwargs)``.
-    slot : int
-        Place on the board of begun calls, -1 on clusters that daskexec did not start.
+    slot, turn : int
+        Place on the board of begun calls; slot -1 on clusters that daskexec did not start.
     has_initializer : bool
         The executor has one; a worker runs it before its first call.
     max_calls : int
         Calls after which the worker process is to be replaced, 0 for no limit.
     """
 
-    __slots__ = ("blob", "executor", "has_initializer", "key", "max_calls", "slot", "topic")
+    __slots__ = (
+        "blob",
+        "executor",
+        "has_initializer",
+        "key",
+        "max_calls",
+        "slot",
+        "topic",
+        "turn",
+    )
 
     def __init__(
         self,
@@ -363,11 +372,13 @@ class Ticket:
         topic: str,
         blob: bytes,
         slot: int,
+        turn: int,
         has_initializer: bool,
         max_calls: int,
     ) -> None:
         self.executor, self.key, self.topic, self.blob = executor, key, topic, blob
-        self.slot, self.has_initializer, self.max_calls = slot, has_initializer, max_calls
+        self.slot, self.turn = slot, turn
+        self.has_initializer, self.max_calls = has_initializer, max_calls
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         blob = pickle.PickleBuffer(self.blob) if protocol >= 5 else self.blob
@@ -377,6 +388,7 @@ class Ticket:
             self.topic,
             blob,
             self.slot,
+            self.turn,
             self.has_initializer,
             self.max_calls,
         )

@@ -414,13 +414,14 @@ class Dispatcher:
             error = exc
         line = self._line
         assert line is not None
+        turn = 0
         with self._wake:
             self._in_hand -= 1
             if call.stage == OVER:
                 return  # cancelled meanwhile
             if error is None:
                 call.stage = SENT
-                call.slot = line.board.acquire() if line.board is not None else -1
+                call.slot, turn = line.board.acquire() if line.board is not None else (-1, 0)
                 self._sent[call.key] = call
                 self._wake.notify_all()
             else:
@@ -437,6 +438,7 @@ class Dispatcher:
             line.backend.topic,
             call.blob or b"",
             call.slot,
+            turn,
             self._initializer is not None,
             self._max_calls,
         )

@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,7 @@ class SpawnerLink:
         self.scratch = tempfile.mkdtemp(prefix="daskexec-")
         self.deaths: dict[int, tuple[str, str]] = {}
         self.board: Board | None = None
+        self.on_death: Callable[[], None] = lambda: None  # called on the loop
         self.ended = False  # the spawner has, without being asked to
         self._options: dict[str, dict[str, Any]] = {}
         self._running: dict[str, int] = {}
@@ -312,6 +314,7 @@ class SpawnerLink:
     def _exited(self, name: str, pid: int, status: int) -> None:
         self._running.pop(name, None)
         self.deaths[pid] = (name, _how_it_ended(status))
+        self.on_death()
         while len(self.deaths) > self.REMEMBERED:
             old = next(iter(self.deaths))
             del self.deaths[old]

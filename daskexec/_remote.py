@@ -77,6 +77,8 @@ def _begin(ticket: Ticket) -> Outcome | None:
             del _withdrawn[key]
             return Outcome("withdrawn", None)
         if _board is not None and ticket.slot >= 0:
+            if not _board.has_turn(ticket.slot, ticket.turn):
+                return Outcome("withdrawn", None)  # settled already: nobody waits for it
             pid, stage = _board.read(ticket.slot)
             if stage:
                 left = _board.recover(ticket.slot, key)

@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor
@@ -136,6 +137,12 @@ def logs(
     except BrokenExecutor as error:
         _say(f"Error: the executor broke: {error or type(error).__name__}")
         ctx.exit(1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        ctx.exit(0)
+    except ConnectionError as error:
+        _say(f"Error: {error}")
+        ctx.exit(1)
     ctx.exit(0 if good else 1)
 
 
@@ -222,11 +229,15 @@ def _running(start: Callable[[], Executor]) -> Iterator[Executor]:
         yield executor
         executor.shutdown()
     except KeyboardInterrupt:
+        # The interpreter's exit would wait for the parts that are being read.
+        stop = getattr(executor, "terminate_workers", None)  # of pools: from Python 3.14
+        if stop is not None:
+            stop()
         executor.shutdown(wait=False, cancel_futures=True)
-        # Ctrl-C in a terminal reaches the pool's processes too; a signal sent to this one
-        # alone does not, and the interpreter's exit would wait for the parts they are at.
         processes = sys.modules.get("multiprocessing")
         if type(executor).__name__ == "ProcessPoolExecutor" and processes is not None:
+            # The pool's manager thread may trip over it, which is no news at this point.
+            threading.excepthook = lambda _: None
             for child in processes.active_children():
                 child.terminate()
         raise

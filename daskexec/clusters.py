@@ -86,8 +86,10 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
                 client.close()
             cluster.close()
 
+        backend = DaskBackend(client, executor, report, direct=True)
+        cluster.link.on_death = backend.retry_transfers
         return Line(
-            DaskBackend(client, executor, report, direct=True),
+            backend,
             close,
             board=cluster.board,
             death_of=cluster.death_of,
@@ -131,7 +133,7 @@ def open_client(cluster: Any, timeout: float) -> tuple[Any, Callable[[], None]]:
                 f"no Dask scheduler answered at {address} within {timeout:g} s "
                 f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
                 f". Is it running, and can it be reached from {os.uname().nodename}?"
-            ) from exc
+            ) from None  # forty lines of Dask's inside say no more
     else:
         client = Client(cluster, set_as_default=False)
     return client, client.close

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, wait
 from pathlib import Path
 
 import pytest
@@ -33,4 +34,5 @@ def any_executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
         # Not fork: other tests may have left threads in this process.
         options["mp_context"] = multiprocessing.get_context("spawn")
     with get_executor(request.param, 2, **options) as executor:
+        wait([executor.submit(time.sleep, 0.05) for _ in range(2)])  # its threads are there
         yield executor
