@@ -39,7 +39,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
@@ -265,7 +265,7 @@ class Dispatcher:
             line = self._line
         if at_once:
             return future._cancel_now()
-        if line is None or self._forked:
+        if line is None or self._forked or not line.backend.alive():
             return False
         answer = line.backend.withdraw([call.key])
         if not _has_running_loop():
@@ -273,6 +273,27 @@ class Dispatcher:
                 return self._withdrawn(answer.result(self.CANCEL_WAIT), call)
         answer.add_done_callback(lambda done: self._inbox.put(_Answer(done, [call])))
         return False
+
+    def cancel_all(self, futures: Iterable[DaskFuture[Any]]) -> None:
+        """Cancel what has not begun, with one question to the workers and without waiting."""
+        sent: list[Call] = []
+        dropped: list[DaskFuture[Any]] = []
+        with self._wake:
+            for future in futures:
+                call = self._call_of(future)
+                if call is None:
+                    continue
+                if call.stage < SENT:
+                    self._forget(call)
+                    dropped.append(future)
+                elif call.started is None:
+                    sent.append(call)
+            line = self._line
+        for future in dropped:
+            future._cancel_now()
+        if sent and line is not None and not self._forked and line.backend.alive():
+            answer = line.backend.withdraw([call.key for call in sent])
+            answer.add_done_callback(lambda done: self._inbox.put(_Answer(done, sent)))
 
     def dask_future(self, future: DaskFuture[Any]) -> Any:
         """Return the cluster's own future for the plain value of the call."""
@@ -383,18 +404,20 @@ class Dispatcher:
     def _take(self, room: int | None = None) -> list[Call]:
         if room is None:
             room = self._policy.window(self._threads) - len(self._sent)
-        calls: list[Call] = []
-        while self._urgent:
-            calls.append(self._urgent.popleft())
-        if self._suspects and not any(call.suspect for call in self._sent.values()):
-            calls.append(self._suspects.popleft())
+        calls = [call for call in self._urgent if call.stage == QUEUED]
+        self._urgent.clear()
+        while self._suspects and not any(call.suspect for call in (*calls, *self._sent.values())):
+            call = self._suspects.popleft()
+            if call.stage == QUEUED:
+                calls.append(call)
         for priority in sorted(self._queues):
             waiting = self._queues[priority]
             while waiting and len(calls) < room:
-                calls.append(waiting.popleft())
+                call = waiting.popleft()
+                if call.stage == QUEUED:  # else it was cancelled
+                    calls.append(call)
             if not waiting:
                 del self._queues[priority]
-        calls = [call for call in calls if call.stage == QUEUED]
         for call in calls:
             call.stage = IN_HAND
         self._in_hand += len(calls)

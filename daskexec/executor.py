@@ -388,8 +388,7 @@ def _results(
                 futures.append(submit(item))
             yield _next_result(futures, deadline)  # and keep no reference to it meanwhile
     finally:
-        for future in futures:
-            future.cancel()
+        submit.executor._dispatcher.cancel_all(futures)
 
 
 def _next_result(futures: deque[DaskFuture[Any]], deadline: float | None) -> Any:
