@@ -7,6 +7,7 @@ another system than Dask needs these five and the methods of `Backend`, no more.
 from __future__ import annotations
 
 import concurrent.futures
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +15,7 @@ from daskexec._calls import Outcome, Ticket
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
-__all__ = ["Backend", "Done", "Failed", "Lost", "Started", "Threads"]
+__all__ = ["Backend", "Done", "Failed", "Line", "Lost", "Started", "Threads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +91,39 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Stop reporting and release what is left; blocks."""
+
+
+class Line:
+    """A started backend and what belongs to it, as the dispatcher was given it.
+
+    Parameters
+    ----------
+    backend : Backend
+        Not started yet.
+    close : callable
+        Ends what was started for this executor (client, cluster), nothing else.
+    board : Board, optional
+        The marks of begun calls, on clusters of our own.
+    death_of : callable, optional
+        Worker name and cause of death of a process id, on clusters of our own.
+    recycle : callable, optional
+        Replace the worker process with this id, on clusters of our own.
+    signal_workers : callable, optional
+        Send a signal to all worker processes, on clusters of our own.
+    trouble : callable, optional
+        What keeps workers from joining, and whether that is final, on clusters of our own.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        close: Callable[[], None],
+        *,
+        board: Any = None,
+        death_of: Callable[[int], tuple[str, str]] | None = None,
+        recycle: Callable[[int], None] | None = None,
+        signal_workers: Callable[[int], None] | None = None,
+        trouble: Callable[[], tuple[bool, str]] | None = None,
+    ) -> None:
+        self.backend, self.close, self.board, self.trouble = backend, close, board, trouble
+        self.death_of, self.recycle, self.signal_workers = death_of, recycle, signal_workers

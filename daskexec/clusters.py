@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from daskexec._dispatcher import Line
+from daskexec._messages import Line
 from daskexec.errors import ClusterUnreachable
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""DaskExecutor: the public face. Floor 4.
+"""DaskExecutor: the public face. Floor 5.
 
 The stdlib's interface, checked arguments, and nothing else: the work is the dispatcher's.
 """
@@ -18,7 +18,8 @@ from typing import Any, ParamSpec, TypeVar
 
 from daskexec import _calls, clusters
 from daskexec._batching import BatchPolicy
-from daskexec._dispatcher import Call, Dispatcher
+from daskexec._dispatcher import Dispatcher
+from daskexec._ledger import Call
 from daskexec._patience import Patience
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions

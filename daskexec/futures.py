@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import logging
 from collections.abc import Callable, Generator
 from typing import Any, Protocol, TypeVar
@@ -80,6 +81,21 @@ class DaskFuture(concurrent.futures.Future[T]):
             if self._state == "CANCELLED":
                 self.set_running_or_notify_cancel()
         return True
+
+    def _set_running(self) -> None:
+        """Become RUNNING, unless it is already, or done."""
+        with self._condition:
+            if self._state == "PENDING":
+                self.set_running_or_notify_cancel()
+
+    def _finish(self, *, value: Any = None, error: BaseException | None = None) -> None:
+        """Become done, once; a future that was cancelled meanwhile stays so."""
+        self._set_running()
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            if error is not None:
+                self.set_exception(error)
+            else:
+                self.set_result(value)
 
     def _invoke_callbacks(self) -> None:
         # Called by the stdlib's set_result and friends, on whatever thread sets the result.

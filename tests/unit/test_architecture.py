@@ -27,14 +27,16 @@ FLOORS = {
     "futures": 1,
     "graph": 1,
     "_backend": 2,
+    "_ledger": 2,
     "_local": 2,
-    "_dispatcher": 3,
+    "_settling": 3,
     "clusters": 3,
-    "executor": 4,
-    "select": 5,
-    "logs": 6,
-    "cli": 7,
-    "__main__": 8,
+    "_dispatcher": 4,
+    "executor": 5,
+    "select": 6,
+    "logs": 7,
+    "cli": 8,
+    "__main__": 9,
 }
 """The floor of each room. No room imports from a floor above, inside functions neither."""
 
