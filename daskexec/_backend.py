@@ -81,7 +81,9 @@ class DaskBackend:
         self._direct = direct
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
-        self._futures: dict[str, RemoteFuture] = {}  # touched on the loop only
+        self._futures: dict[
+            str, RemoteFuture
+        ] = {}  # entered by send(), else touched on the loop only
         self._fresh: list[RemoteFuture] = []
         self._spent: list[RemoteFuture] = []
         self._transfers = 0
@@ -121,6 +123,7 @@ class DaskBackend:
                 resources=dict(options.resources) if options.resources else None,
                 workers=list(options.workers) if options.workers else None,
             )
+        self._futures[ticket.key] = future
         self._loop.call_soon_threadsafe(self._watch, future)
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
@@ -206,7 +209,6 @@ class DaskBackend:
 
     def _watch(self, future: RemoteFuture) -> None:
         self._release()
-        self._futures[future.key] = future
         self._spawn(self._wait(future))
 
     async def _wait(self, future: RemoteFuture) -> None:

@@ -34,16 +34,16 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from daskexec import _calls
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Ticket
-from daskexec._ledger import IN_HAND, QUEUED, SENT, Call, Ledger
+from daskexec._ledger import OVER, SENT, Call, Ledger
 from daskexec._messages import Line
 from daskexec._patience import Patience
 from daskexec._settling import CHECK, Answer, Settler, like
-from daskexec.errors import WorkerDied
 from daskexec.futures import DaskFuture
 
 __all__ = ["Dispatcher"]
@@ -200,7 +200,12 @@ class Dispatcher:
             call: Call | None = future._call
             if call is not None:
                 self._ledger.hurry(call)
-            while call is not None and call.stage in (QUEUED, IN_HAND) and self._broken is None:
+            while (
+                call is not None
+                and call.stage != OVER
+                and not call.submitted
+                and self._broken is None
+            ):
                 self._ledger.changed.wait()
             line = self._line
         if line is None or self._broken is not None:
@@ -257,7 +262,7 @@ class Dispatcher:
             line = self._line
         for call in dropped:
             call.future._cancel_now()
-        self._break(lambda: WorkerDied("the executor's calls", reason=f"{what}() was called"))
+        self._break(lambda: BrokenProcessPool(f"{what}() was called while the call was running"))
         if line is not None and line.signal_workers is not None:
             line.signal_workers(number)
 
@@ -341,6 +346,7 @@ class Dispatcher:
             call.fn = call.args = call.kwargs = None
         try:
             line.backend.send(ticket, call.options)
+            self._ledger.submitted(call)
         except BaseException as exc:
             if line.backend.alive():
                 self._settler.over(call, error=exc)

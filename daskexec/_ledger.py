@@ -51,6 +51,7 @@ class Call:
         "slot",
         "stage",
         "started",
+        "submitted",
         "suspect",
     )
 
@@ -59,11 +60,12 @@ class Call:
     ) -> None:
         self.future, self.fn, self.args, self.kwargs = future, fn, args, kwargs
         self.options = options
-        self.key = future.key  # of the current attempt
+        self.key = _attempt_key(future.key, 1)  # of the current attempt
         self.blob: bytes | None = None
         self.slot = -1
         self.stage = QUEUED
         self.started: Started | None = None  # of the current attempt
+        self.submitted = False  # the backend has the current attempt
         self.begun = 0  # attempts that a worker has begun
         self.resent = 0  # attempts in all, less one
         self.suspect = False  # it was there when workers died, more than once
@@ -158,6 +160,12 @@ class Ledger:
             self.changed.notify_all()
             return turn
 
+    def submitted(self, call: Call) -> None:
+        """Note that the backend has a call that was entered as sent."""
+        with self.changed:
+            call.submitted = True
+            self.changed.notify_all()
+
     def park(self, call: Call) -> None:
         """Hold a call back until `unpark`."""
         with self.changed:
@@ -210,8 +218,8 @@ class Ledger:
                 return
             self._unsend(call)
             call.resent += 1
-            call.key = _attempt_key(call.future.key, call.resent)
-            call.started = None
+            call.key = _attempt_key(call.future.key, 1 + call.resent)
+            call.started, call.submitted = None, False
             call.stage = QUEUED
             (self._suspects if call.suspect else self._urgent).append(call)
             self.changed.notify_all()
@@ -272,5 +280,8 @@ class Ledger:
 
 
 def _attempt_key(key: str, attempt: int) -> str:
-    """Name a further attempt of a call, such that Dask groups it with the first."""
+    """Name an attempt of a call, such that Dask groups all of them with the call itself.
+
+    The call's own key is left for its plain value (`DaskFuture.dask_future`).
+    """
     return f"{key[:-4]}{attempt & 0xFFFF:04x}"

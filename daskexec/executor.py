@@ -5,6 +5,7 @@ The stdlib's interface, checked arguments, and nothing else: the work is the dis
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import os
 import secrets
@@ -74,8 +75,8 @@ class DaskExecutor(Executor):
     ------
     ClusterUnreachable
         Nobody answered at the address. A ``ConnectionError``.
-    TypeError, ValueError
-        An argument that cannot be right; nothing was started.
+    TypeError, ValueError, ModuleNotFoundError
+        An argument that cannot be right, or lacks what it needs; nothing was started.
 
     Notes
     -----
@@ -108,6 +109,10 @@ class DaskExecutor(Executor):
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         clusters.check_cluster(cluster)
+        if dashboard and importlib.util.find_spec("bokeh") is None:
+            raise ModuleNotFoundError(
+                "dashboard=True needs bokeh: pip install 'daskexec[dashboard]'", name="bokeh"
+            )
         own = {
             "threads_per_worker": (threads_per_worker, 1),
             "memory_limit": (memory_limit, None),
@@ -302,7 +307,7 @@ class DaskExecutor(Executor):
     def terminate_workers(self) -> None:
         """Give up all calls and end the worker processes with SIGTERM.
 
-        Calls that have not begun are cancelled; those that run fail with `WorkerDied`. On a
+        Calls that have not begun are cancelled; others fail with ``BrokenProcessPool``. On a
         cluster that this executor did not start, the processes are left alone and what runs
         there runs on, unheard.
         """

@@ -156,8 +156,14 @@ class DaskFuture(concurrent.futures.Future[T]):
         Raises
         ------
         RuntimeError
-            The call is not with the scheduler: it is still on the client, or was cancelled,
-            or its executor is shut down.
+            The executor is shut down.
+        CancelledError
+            The call was cancelled.
+
+        Notes
+        -----
+        A call that still waits on the client is sent at once; one whose arguments hold
+        futures that are not done is waited for.
         """
         if self._canceller is None:
             raise RuntimeError("this future belongs to no executor")
