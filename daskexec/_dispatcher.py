@@ -220,8 +220,9 @@ class Dispatcher:
         line = self._line
         if line is not None and line.backend.on_loop():
             raise RuntimeError(
-                "waiting for a future on the thread of the event loop that carries it would "
-                "wait for ever: use 'await future' or asyncio.wrap_future(future)"
+                "waiting for a DaskExecutor on the thread of the event loop that carries it "
+                "would wait for ever: await its futures, and end it by shutdown(wait=False) "
+                "or asyncio.to_thread(executor.shutdown)"
             )
 
     def takes_callbacks(self, future: DaskFuture[Any]) -> bool:
@@ -235,6 +236,8 @@ class Dispatcher:
         """Take no more calls; end the threads and the line when all are settled."""
         if self._forked:
             return
+        if wait:
+            self.refuse_to_block()
         with self._ledger.changed:
             self._stopping = True
             dropped: list[Call] = []

@@ -23,6 +23,7 @@ __all__ = [
     "open_client",
     "own",
     "shared",
+    "threads_of",
 ]
 
 #: Seconds in which a scheduler must answer.
@@ -55,6 +56,11 @@ def check_cluster(cluster: Any) -> None:
         raise TypeError(
             f"cluster must be None, an address, a Dask Client or a Dask cluster, not "
             f"{type(cluster).__name__}"
+        )
+    if cluster.asynchronous and not _is_client(cluster):
+        raise TypeError(
+            f"the {type(cluster).__name__} given as cluster is asynchronous: pass a connected "
+            f"Client of it, Client(cluster, asynchronous=True)"
         )
     status = str(getattr(cluster.status, "name", cluster.status))
     if status not in ("running", "connecting", "newly-created", "created", "starting"):
@@ -137,6 +143,13 @@ def open_client(cluster: Any, timeout: float) -> tuple[Any, Callable[[], None]]:
     else:
         client = Client(cluster, set_as_default=False)
     return client, client.close
+
+
+def threads_of(client: Any) -> int:
+    """Return how many worker threads a client's cluster has."""
+    if client.asynchronous:  # it cannot be waited for here: what it was last told
+        return int(client.scheduler_info().get("total_threads", 0))
+    return sum(client.nthreads().values())
 
 
 def _nothing() -> None:

@@ -143,7 +143,7 @@ class DaskExecutor(Executor):
         else:
             client, close = clusters.open_client(cluster, connect_timeout)
             self._client = client
-            self._max_workers = max_workers or max(1, _threads_of(client))
+            self._max_workers = max_workers or max(1, clusters.threads_of(client))
             policy = BatchPolicy(limit=max_workers)
             connect = clusters.shared(self._id, client, close)
         self._dispatcher = Dispatcher(
@@ -446,10 +446,3 @@ def _usable_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _threads_of(client: Any) -> int:
-    try:
-        return sum(client.nthreads().values())
-    except TypeError:  # an asynchronous client: not to be waited for here
-        return 1

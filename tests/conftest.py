@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "leaves(reason): the test is known to leave something behind; not checked"
     )
+
+
+def pytest_sessionfinish() -> None:
+    """End what the deviations of other executors have left, or the interpreter would not.
+
+    A process pool whose manager thread a test has ended (that is the deviation) has worker
+    processes that nobody will ever end, and the interpreter's exit waits for them.
+    """
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join(5)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, wait
@@ -243,3 +244,32 @@ def test_dask_cluster_object() -> None:
         with DaskExecutor(cluster=cluster) as executor:
             assert executor.submit(calls.identity, 1).result(LIMIT) == 1
         assert cluster.status.name == "running"
+
+
+def test_asynchronous_client() -> None:
+    """An asynchronous client will do: futures are awaited, and blocking on its loop is refused."""
+    from distributed import Client, LocalCluster
+
+    from daskexec import DaskExecutor
+
+    async def use() -> tuple[int, int]:
+        async with (
+            LocalCluster(
+                1, processes=False, asynchronous=True, dashboard_address="127.0.0.1:0"
+            ) as cluster,
+            Client(cluster, asynchronous=True, set_as_default=False) as client,
+        ):
+            with pytest.raises(TypeError, match="asynchronous"):
+                DaskExecutor(cluster=cluster)
+            executor = DaskExecutor(cluster=client)
+            first = await executor.submit(abs, -3)
+            pending = executor.submit(abs, -4)
+            with pytest.raises(RuntimeError, match="await"):
+                pending.result()
+            with pytest.raises(RuntimeError, match="wait=False"):
+                executor.shutdown()
+            second = await pending
+            await asyncio.to_thread(executor.shutdown)
+            return first, second
+
+    assert asyncio.run(use()) == (3, 4)

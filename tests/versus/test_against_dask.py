@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
-import multiprocessing
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -91,11 +90,6 @@ class Theirs:
     def close(self) -> None:
         for workers in list(self._clusters):
             self._close(workers)
-        # Of clusters that a test has spoilt, workers may survive their cluster's close().
-        for child in multiprocessing.active_children():
-            if child.name.startswith("Dask Worker"):
-                child.kill()
-                child.join(5)
 
     script = """
 from dask.distributed import Client, LocalCluster
