@@ -108,7 +108,10 @@ class Patience:
                 f"DaskExecutor is waiting: {calls} sent and no worker on the cluster for "
                 f"{waited:.0f} s" + _because(known)
             )
-        there = workers()
+        try:
+            there = workers()
+        except Exception:
+            return None  # the cluster does not say just now; the next look asks again
         for options in picky:
             for name, amount in (options.resources or {}).items():
                 most = max((w["resources"].get(name, 0) for w in there), default=0)

@@ -84,6 +84,19 @@ def test_what_somebody_has_is_no_trouble(options: CallOptions) -> None:
     assert looks(Patience(clock=clock), clock, [options], 1, 50) == []
 
 
+def test_a_cluster_that_does_not_answer_is_no_error() -> None:
+    """If the workers cannot be asked, nothing is said, and nothing breaks."""
+
+    def silent() -> list[dict[str, Any]]:
+        raise TimeoutError
+
+    clock = Clock()
+    patience = Patience(clock=clock)
+    for second in range(20):
+        clock.now = float(second)
+        assert patience.look([CallOptions(resources={"GPU": 1})], 1, silent) is None
+
+
 def test_gives_up_where_told() -> None:
     """After `give_up_after` without a worker the reason to break the executor is returned."""
     clock = Clock()
