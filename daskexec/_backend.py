@@ -12,6 +12,7 @@ Names of Dask that are used, here and nowhere else on the client:
   ``unregister_worker_plugin``, ``subscribe_topic``, ``loop``, ``status``, ``id``,
   ``scheduler_info``, ``close``; ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._gather_future``, to get rid of one that was cancelled.
+- ``distributed.utils.offload``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
   ``add_done_callback`` runs all callbacks of a process one after the other on one thread.
 - Coroutines are had by calling the client's methods with ``asynchronous=True``.
@@ -29,6 +30,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import dask.config
 from distributed import Client
+from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
@@ -187,6 +189,7 @@ class DaskBackend:
                 if isinstance(response, dict) and response.get("status") == "error":
                     raise RuntimeError(f"a worker refused the initializer: {response}")
         await self._count_threads()
+        await offload(int)  # starts Dask's helper thread while one can still be started
         self._spawn(self._pulse())
 
     async def _pulse(self) -> None:

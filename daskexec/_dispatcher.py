@@ -94,6 +94,7 @@ class Dispatcher:
         self._ledger = Ledger()
         self._settler = Settler(self._ledger, policy, patience or Patience(), self._break)
         self._line: Line | None = None
+        self._started = False  # the backend: calls can be sent
         self._stopping = False
         self._forked = False
         self._broken: Callable[[], BaseException] | None = None
@@ -154,7 +155,7 @@ class Dispatcher:
     def line(self) -> Line:
         """Return the line, waiting for the cluster to be up; raises when it is broken."""
         with self._ledger.changed:
-            while self._line is None and self._broken is None:
+            while not self._started and self._broken is None:
                 self._ledger.changed.wait()
             if self._line is None:
                 self.check_open()
@@ -279,6 +280,9 @@ class Dispatcher:
                 self._ledger.board = line.board
                 self._ledger.changed.notify_all()
             line.backend.start(self._initializer)
+            with self._ledger.changed:
+                self._started = True
+                self._ledger.changed.notify_all()
         except BaseException as exc:
             self._break(like(exc, "the cluster of this executor could not be started"))
         while self._dispatch_some():

@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import os
 import secrets
+import sys
 import threading
 import weakref
 from collections import deque
@@ -31,6 +32,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _DEFAULTS = CallOptions()
+
+# These two let no thread start once the main one has ended, though others still have work to
+# do (python/cpython#113964): there the constructor waits for the cluster.
+_NO_THREADS_AT_EXIT = (3, 12, 0) <= sys.version_info[:3] <= (3, 12, 1)
 
 
 class DaskExecutor(Executor):
@@ -155,6 +160,8 @@ class DaskExecutor(Executor):
             width=self._max_workers,
             patience=Patience(give_up_after=worker_timeout),
         )
+        if _NO_THREADS_AT_EXIT:
+            self._dispatcher.line()  # a cluster that starts needs threads
         # Calls that are pending when the last reference goes are finished, as by a pool.
         finalizer = weakref.finalize(self, self._dispatcher.shutdown, wait=False)
         finalizer.atexit = False
