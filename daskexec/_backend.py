@@ -6,11 +6,11 @@ coroutines on the client's own event loop; its public methods may be called from
 return at once. What it reports goes through one function (``report``), which must not block:
 the dispatcher hands in ``SimpleQueue.put``.
 
-Names of Dask that are used, here and nowhere else on the client:
+Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`):
 
 - ``Client``: ``submit``, ``gather``, ``cancel``, ``run``, ``nthreads``, ``register_plugin``,
   ``unregister_worker_plugin``, ``subscribe_topic``, ``loop``, ``status``, ``id``,
-  ``scheduler_info``, ``close``; ``scheduler_comm`` to notice a lost connection at once.
+  ``scheduler.identity``; ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._gather_future``, to get rid of one that was cancelled.
 - ``distributed.utils.offload``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
@@ -83,9 +83,8 @@ class DaskBackend:
         self._direct = direct
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
-        self._futures: dict[
-            str, RemoteFuture
-        ] = {}  # entered by send(), else touched on the loop only
+        # Entered by send(); otherwise touched on the loop only.
+        self._futures: dict[str, RemoteFuture] = {}
         self._fresh: list[RemoteFuture] = []
         self._spent: list[RemoteFuture] = []
         self._transfers = 0
@@ -137,11 +136,13 @@ class DaskBackend:
         outcome = self._futures.get(key)
         if outcome is None:
             raise KeyError(key)
-        return self.client.submit(_remote.value_of, outcome, key=name, pure=False)
+        return self._plain(outcome, name)
 
     def plain_future(self, blob: bytes, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for an already pickled value."""
-        outcome = Outcome("value", blob)
+        return self._plain(Outcome("value", blob), name)
+
+    def _plain(self, outcome: Outcome | RemoteFuture, name: str) -> RemoteFuture:
         return self.client.submit(_remote.value_of, outcome, key=name, pure=False)
 
     def on_loop(self) -> bool:

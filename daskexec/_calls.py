@@ -237,14 +237,12 @@ def _dump_exception(exc: BaseException) -> bytes | None:
 
 def _reduces_by_itself(kind: type[BaseException]) -> bool:
     custom = ("__reduce__", "__reduce_ex__", "__getstate__", "__getnewargs__", "__setstate__")
-    has_python_init = False
     for base in kind.__mro__:
         if base.__module__ == "builtins":
             break
         if any(name in vars(base) for name in custom):
             return True
-        has_python_init = has_python_init or "__init__" in vars(base) or "__new__" in vars(base)
-    return kind.__module__ == "builtins" and not has_python_init
+    return kind.__module__ == "builtins"
 
 
 def _picklable_state(state: Mapping[str, Any]) -> dict[str, Any]:
