@@ -1,4 +1,4 @@
-"""``python -m daskexec``: the same as the ``daskexec`` command. Floor 9, above `cli`."""
+"""``python -m daskexec``: the same as the ``daskexec`` command. Floor 12, above `cli`."""
 
 from daskexec.cli import main
 

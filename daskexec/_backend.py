@@ -1,4 +1,4 @@
-"""Everything that is said to ``distributed.Client``. Floor 2.
+"""Everything that is said to ``distributed.Client``. Floor 4.
 
 `DaskBackend` sends tickets and reports what becomes of them; it knows nothing of intake, windows
 or the user's futures, and the dispatcher knows nothing of Dask. All of its work runs as
@@ -34,7 +34,7 @@ from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
-from daskexec._messages import Done, Failed, Lost, Started, Threads
+from daskexec._messages import Done, Failed, Lost, Slow, Started, Threads
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
@@ -57,7 +57,7 @@ class DaskBackend:
     executor : str
         Id of the executor; the workers' messages carry it.
     report : callable
-        Takes `Started`, `Done`, `Failed`, `Lost` and `Threads`, on the client's loop.
+        Takes `Started`, `Done`, `Slow`, `Failed`, `Lost` and `Threads`, on the client's loop.
     direct : bool or None
         Fetch results from the workers themselves; None leaves it to Dask.
     """
@@ -112,10 +112,10 @@ class DaskBackend:
         )
 
     def send(self, ticket: Ticket, options: CallOptions) -> None:
-        """Submit one attempt of one call; its fate will be reported under ``ticket.key``."""
-        with _without_size_warning(len(ticket.blob)):
+        """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
+        with _without_size_warning(len(ticket.load)):
             future = self.client.submit(
-                _remote.run_call,
+                _remote.run_task,
                 ticket,
                 key=ticket.key,
                 pure=False,
@@ -128,8 +128,14 @@ class DaskBackend:
         self._loop.call_soon_threadsafe(self._watch, future)
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
-        """Stop calls that were not begun; the result says which ones will never run."""
+        """Stop tasks that were not begun; the result says which ones will never run."""
         return self._run(self._withdraw(keys))
+
+    def relieve(
+        self, key: str, worker: str, waiting: list[str]
+    ) -> concurrent.futures.Future[dict[str, Any]]:
+        """Take from a worker what waits behind a slow task: see `_remote.relieve`."""
+        return self._run(self._relieve(key, worker, waiting))
 
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
@@ -140,7 +146,7 @@ class DaskBackend:
 
     def plain_future(self, blob: bytes, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for an already pickled value."""
-        return self._plain(Outcome("value", blob), name)
+        return self._plain(Outcome("ran", [blob]), name)
 
     def _plain(self, outcome: Outcome | RemoteFuture, name: str) -> RemoteFuture:
         return self.client.submit(_remote.value_of, outcome, key=name, pure=False)
@@ -315,6 +321,17 @@ class DaskBackend:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return set(stopped)
 
+    async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
+        answers = await self.client.run(_remote.relieve, key, waiting, workers=[worker])
+        answer: dict[str, Any] = answers[worker]
+        for barred in answer["barred"]:
+            # Not cancelled: while it stands in the queue there, Dask puts no other task behind
+            # the slow one. It ends as soon as the worker gets to it.
+            self._futures.pop(barred, None)
+        if answer["barred"]:  # wherever Dask may move it, should the worker die
+            await self.client.run(_remote.withdraw, answer["barred"], on_error="return")
+        return answer
+
     def _lose(self) -> None:
         if self._lost or self._closed:
             return
@@ -397,7 +414,9 @@ class _Hub:
         if not isinstance(message, dict):
             return
         backend = self._backends.get(message.get("daskexec", ""))
-        if backend is not None:
+        if backend is not None and "slow" in message:
+            backend._report(Slow(key=message["slow"], worker=message["worker"]))
+        elif backend is not None:
             backend._report(
                 Started(
                     key=message["key"],

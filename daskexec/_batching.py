@@ -1,58 +1,253 @@
-"""How much work the scheduler is given at a time. Pure: no threads, no clock. Floor 1.
+"""How many calls share a Dask task, and how many tasks the scheduler is given. Floor 1.
 
-The backlog of an executor stays on the client, where a call can be cancelled for free and
-costs the scheduler nothing; only a *window* of calls is with the scheduler. `BatchPolicy`
-decides how wide it is.
+Pure: no threads, no clock; what it knows of time it is told (`BatchPolicy.observe`). So it can be
+simulated: a million calls on thousands of workers in a second.
+
+Sharing
+    A Dask task costs a few milliseconds of client, scheduler and worker together, whatever is
+    in it. Calls that take less than that are not worth one each. A task is filled up to
+    `target` seconds of work, counted with the mean run time of each function. A function that
+    never ran yet gets a task for each call: nothing is known of it, and a call of a minute
+    must not hold up its neighbours. Nor may sharing leave a worker idle: a task takes no more
+    than the backlog would give each thread in two rounds. With seconds of work in the backlog
+    the target grows with it, up to `longest`: results come in larger lumps, since they come
+    for a long time.
+
+Window
+    The backlog of an executor stays on the client, where a call can be cancelled for free
+    and costs the scheduler nothing; only a *window* is with the scheduler. A worker that
+    finishes a task needs the next one at hand, so each thread has a running task and a spare
+    one, and as many more as fill `ahead` seconds. With no worker at all there are two tasks: a
+    cluster that starts at zero grows only when it sees that there is work.
+
+Mistakes are cheap, because workers hand back what they have not begun: a worker ends a task
+that takes `stop_after` seconds between two calls, and reports a call that takes `slow_after`,
+so that the calls behind it can be moved (`daskexec._remote`). So a mean may be wrong, and a
+function may be fast mostly and slow at times.
 """
 
 from __future__ import annotations
 
-__all__ = ["BatchPolicy"]
+import math
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Literal, get_args
+
+__all__ = ["BatchPolicy", "Share", "Sharing"]
+
+Sharing = Literal["auto", "always", "never"]
+
+
+class _Function:
+    """What is known of one function: means of its calls, and counts."""
+
+    __slots__ = ("calls", "mean", "name", "received", "sent", "share", "tasks")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.mean: float | None = None  # seconds
+        self.sent = self.received = 0.0  # bytes
+        self.calls = self.tasks = 0
+        self.share = 1  # calls that its last task was meant to take
+
+
+class Share:
+    """What one task may still take: calls, seconds, and bytes each way."""
+
+    __slots__ = ("_bytes", "_calls", "_seconds")
+
+    def __init__(self, calls: int, seconds: float, size: float) -> None:
+        self._calls, self._seconds, self._bytes = calls, seconds, size
+
+    def room(self, known: _Function) -> int:
+        """Return how many calls of a function still fit."""
+        assert known.mean is not None
+        fit = min(
+            float(self._calls),
+            self._seconds / max(known.mean, 1e-9),
+            self._bytes / max(known.sent, known.received, 1.0),
+        )
+        return max(0, int(fit))
+
+    def take(self, known: _Function, calls: int) -> None:
+        """Note that the task takes that many calls of a function."""
+        self._calls -= calls
+        self._seconds -= calls * (known.mean or 0.0)
+        self._bytes -= calls * max(known.sent, known.received)
 
 
 class BatchPolicy:
-    """Decide from measured run times how many calls may be with the scheduler at once.
+    """Decide from measured run times what goes into a task and into the window.
 
-    A worker that finishes a call needs its next one at hand, or it idles for the 10 ms or so
-    that a message to the client and back takes. So the window holds, for each thread, the
-    running call, a spare one, and as many more as fill `ahead` seconds. For calls longer than
-    `ahead` that is two a thread; for calls of 1 ms it is `deepest`.
+    For one thread at a time: the ledger of the executor guards it with its lock.
 
     Parameters
     ----------
+    sharing : {"auto", "always", "never"}
+        "always" lets functions share whose run time is not known, two by two; "never" gives
+        each call a task of its own.
     ahead : float
-        Seconds of work for each thread that may wait on the scheduler.
-    deepest : int
-        Most calls for each thread in the window, however short they are.
+        Seconds of work for each thread that may wait on the scheduler. An adaptive cluster
+        grows by what it sees there, so on a cluster that may grow this must exceed Dask's
+        ``adaptive.target-duration`` (5 s).
     limit : int, optional
-        Most calls in the window altogether: ``max_workers`` on a shared cluster.
+        Most tasks in the window altogether: ``max_workers`` on a shared cluster.
+    target, longest : float
+        Seconds of work that a task is filled up to, with a small and with a large backlog.
     """
 
-    #: Weight of the newest run time in the mean.
+    #: Weight of the newest run time in a mean.
     WEIGHT = 0.1
+    #: Most calls in a task.
+    MOST = 4096
+    #: Most bytes of arguments, or of results, in a shared task.
+    BYTES = float(1 << 20)
+    #: Most tasks for each thread in the window, however short they are.
+    DEEPEST = 128
+    #: Seconds a call may take before it is reported as slow, if its mean is not longer.
+    SLOW = 0.1
+    #: A call is slow, and a task is ended, after this many times what was expected of it.
+    PATIENCE = 4.0
+    #: Functions that are remembered.
+    REMEMBERED = 1000
 
-    def __init__(self, ahead: float = 0.5, deepest: int = 64, limit: int | None = None) -> None:
-        self.ahead, self.deepest, self.limit = ahead, deepest, limit
-        self._mean: float | None = None
+    def __init__(
+        self,
+        sharing: Sharing = "auto",
+        *,
+        ahead: float = 0.5,
+        limit: int | None = None,
+        target: float = 0.05,
+        longest: float = 0.25,
+    ) -> None:
+        if sharing not in get_args(Sharing):
+            raise ValueError(f"sharing must be one of {get_args(Sharing)}, not {sharing!r}")
+        self.sharing, self.ahead, self.limit = sharing, ahead, limit
+        self.target, self.longest = target, longest
+        self._functions: OrderedDict[Hashable, _Function] = OrderedDict()
+        self._calls = self._tasks = 0
 
-    @property
-    def mean_seconds(self) -> float | None:
-        """Exponentially weighted mean run time of calls; None before the first."""
-        return self._mean
+    # -- what is known ---------------------------------------------------------------------
 
-    def observe(self, seconds: float) -> None:
-        """Take note of the run time of one finished call."""
-        mean = self._mean
-        self._mean = seconds if mean is None else mean + self.WEIGHT * (seconds - mean)
+    def known(self, function: Hashable, name: str = "") -> _Function:
+        """Return what is known of a function; the name is for people."""
+        found = self._functions.get(function)
+        if found is None:
+            found = self._functions[function] = _Function(name)
+            if len(self._functions) > self.REMEMBERED:
+                self._functions.popitem(last=False)
+        return found
 
-    def window(self, threads: int) -> int:
-        """Return how many calls may be with the scheduler for that many worker threads.
+    def observe(
+        self, function: _Function, seconds: float, calls: int = 1, received: float = 0.0
+    ) -> None:
+        """Take note that `calls` calls took `seconds` and gave `received` bytes together."""
+        if calls < 1:
+            return
+        function.calls += calls
+        self._calls += calls
+        each = seconds / calls
+        if function.mean is None:
+            function.mean, function.received = each, received / calls
+            return
+        weight = 1.0 - (1.0 - self.WEIGHT) ** calls
+        function.mean += weight * (each - function.mean)
+        function.received += weight * (received / calls - function.received)
 
-        At least two, also without any worker: an adaptive cluster grows only when it sees
-        that there is work.
+    def packed(self, function: _Function, size: float, calls: int = 1) -> None:
+        """Take note that the arguments of `calls` calls took `size` bytes together."""
+        if calls < 1:
+            return
+        weight = 1.0 if not function.sent else 1.0 - (1.0 - self.WEIGHT) ** calls
+        function.sent += weight * (size / calls - function.sent)
+
+    # -- sharing ---------------------------------------------------------------------------
+
+    def share(self, function: _Function, backlog: int, threads: int) -> tuple[int, Share]:
+        """Return how many calls of a function a new task begins with, and what else fits.
+
+        Parameters
+        ----------
+        function : _Function
+            That of the first call of the task.
+        backlog : int
+            Calls that wait on the client, of whatever function.
+        threads : int
+            Worker threads there are.
         """
-        each = 2
-        if self._mean is not None:
-            each = min(self.deepest, max(2, 1 + int(self.ahead / max(self._mean, 1e-6))))
-        wide = each * max(threads, 1)
-        return wide if self.limit is None else min(wide, self.limit)
+        fair = math.ceil(backlog / (2 * max(threads, 1)))
+        if self.sharing == "never" or function.mean is None:
+            function.share = 2 if self.sharing == "always" else 1
+            return function.share, Share(0, 0.0, 0.0)
+        share = Share(
+            min(self.MOST, fair), self.seconds(function.mean, backlog, threads), self.BYTES
+        )
+        function.share = max(2 if self.sharing == "always" else 1, share.room(function))
+        return function.share, share
+
+    def seconds(self, mean: float, backlog: int, threads: int) -> float:
+        """Return how many seconds of work a task is filled up to."""
+        each = backlog * mean / max(threads, 1)  # seconds that a thread still has to do
+        return min(self.longest, max(self.target, each / 20))
+
+    # -- the window ------------------------------------------------------------------------
+
+    def is_open(self, threads: int, tasks: int, seconds: float) -> bool:
+        """Tell whether one more task may go to the scheduler.
+
+        Parameters
+        ----------
+        threads : int
+            Worker threads there are.
+        tasks : int
+            Tasks that are with the scheduler.
+        seconds : float
+            Expected run time of all of them; what `taken` said of each.
+        """
+        if self.limit is not None and tasks >= self.limit:
+            return False
+        threads = max(threads, 1)
+        if tasks < 2 * threads:
+            return True
+        return tasks < self.DEEPEST * threads and seconds < self.ahead * threads
+
+    def taken(self, function: _Function, calls: int) -> float:
+        """Take note of a new task, and return its expected run time in the window.
+
+        A call of which nothing is known fills the window: more of its kind wait for the first.
+        """
+        self._tasks += 1
+        function.tasks += 1
+        return self.ahead if function.mean is None else function.mean * calls
+
+    # -- when a worker is to give up -------------------------------------------------------
+
+    def slow_after(self, function: _Function) -> float:
+        """Return after how many seconds a call is to be reported as slow."""
+        return max(self.SLOW, self.PATIENCE * (function.mean or 0.0))
+
+    def stop_after(self, expected: float) -> float:
+        """Return after how many seconds no further call of a task is to be begun."""
+        return max(self.PATIENCE * self.target, self.PATIENCE * expected)
+
+    # -- for people ------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Any]:
+        """Return what it knows and does, as plain values."""
+        return {
+            "sharing": self.sharing,
+            "calls": self._calls,
+            "tasks": self._tasks,
+            "functions": [
+                {
+                    "name": known.name,
+                    "calls": known.calls,
+                    "tasks": known.tasks,
+                    "mean_seconds": known.mean,
+                    "share": known.share,
+                    "argument_bytes": round(known.sent),
+                    "result_bytes": round(known.received),
+                }
+                for known in self._functions.values()
+            ],
+        }

@@ -1,35 +1,36 @@
-"""The board of begun calls: shared memory between this process and its workers. Floor 0.
+"""The board of begun tasks: memory shared by this process and its workers. Floor 0.
 
 When a worker process dies, only the call that it was *running* is lost: what it had not begun
 can be sent again without running twice, and what it had finished need not run again. Messages
 cannot tell them apart, because a process that calls ``os._exit`` takes its unsent messages with
 it, its finished results included. So each worker of a cluster on this machine writes down, in
-a small file that all of them have mapped, that it begins a call *before* it does so, and
-leaves each small result in a file of its own. Both outlive the process; they cost a few
-microseconds.
+a small file that all of them have mapped, that it begins a task *before* it does so, and
+leaves the result of each call, before it begins the next one, in a mapped file of its own (its
+*spool*). Both outlive the process, and cost half a microsecond a call: memory is written, no
+file.
 
-A slot belongs to one attempt of one call, from when it is sent until it is settled. The client
-hands slots out; a worker that is given a call whose slot is already marked does not run it. Nor
-does it if the slot has gone to another call since: then this one is settled, and Dask runs it
+A slot belongs to one attempt of one task, from when it is sent until it is settled. The client
+hands slots out; a worker that is given a task whose slot is already marked does not run it. Nor
+does it if the slot has gone to another task since: then this one is settled, and Dask runs it
 again just because its worker died before its result was released.
 """
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import pickle
 import struct
+import threading
 from collections import deque
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FINISHED", "INITIALIZING", "RUNNING", "Board"]
+__all__ = ["FINISHED", "INITIALIZING", "RUNNING", "SLOTS", "SPOOLED", "Board"]
 
 SLOTS = 1 << 16
 _TURN = struct.Struct("<I")  # how often the slot was handed out
-_MARK = struct.Struct("<IHHII")  # process id, stage, number of the spool, offset, length
+_MARK = struct.Struct("<II")  # process id, stage
 _WIDTH = _TURN.size + _MARK.size
 _SIZE = SLOTS * _WIDTH
 
@@ -37,10 +38,14 @@ INITIALIZING = 1
 RUNNING = 2
 FINISHED = 3
 
-#: Bytes in a spool file after which a process goes on in its other one.
+#: A result in a spool: slot, turn, index of the call in the task, length, kind of bytes.
+_RECORD = struct.Struct("<IIIIH")
+_PLAIN, _PICKLED, _TOO_LARGE = 1, 2, 3
+
+#: Bytes in a spool after which a process goes on in its other one.
 _SPOOL_SIZE = 8 << 20
 #: Largest result that is left in a spool; a larger one is lost with its process.
-_SPOOLED = 1 << 20
+SPOOLED = 1 << 20
 
 
 class Board:
@@ -56,19 +61,13 @@ class Board:
 
     def __init__(self, path: str | Path, *, create: bool = False) -> None:
         self.path = str(path)
-        flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
-        fd = os.open(path, flags, 0o600)
-        try:
-            if create:
-                os.ftruncate(fd, _SIZE)
-            self._map = mmap.mmap(fd, _SIZE)
-        finally:
-            os.close(fd)
-        # The longest unused first, so that a slot is not soon another call's.
+        self._map = _mapped(self.path, _SIZE, create=create)
+        # The longest unused first, so that a slot is not soon another task's.
         self._free = deque(range(SLOTS)) if create else deque()
-        self._spool = -1  # descriptor of the file that results go to
+        self._lock = threading.Lock()  # guards the place in the spool
+        self._spool: mmap.mmap | None = None
         self._spool_number = 0
-        self._spool_end = 0
+        self._end = 0
 
     # -- the client's side -----------------------------------------------------------------
 
@@ -78,16 +77,20 @@ class Board:
             slot = self._free.popleft()
         except IndexError:
             return -1, 0
-        place = slot * _WIDTH
-        turn = (_TURN.unpack_from(self._map, place)[0] + 1) & 0xFFFFFFFF
-        _MARK.pack_into(self._map, place + _TURN.size, 0, 0, 0, 0, 0)
-        _TURN.pack_into(self._map, place, turn)
-        return slot, turn
+        _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, 0, 0)
+        return slot, self._next_turn(slot)
 
     def release(self, slot: int) -> None:
-        """Give a slot back."""
+        """Give a slot back; a worker that is still to run its task will not."""
         if slot >= 0:
+            self._next_turn(slot)
             self._free.append(slot)
+
+    def _next_turn(self, slot: int) -> int:
+        place = slot * _WIDTH
+        turn = (_TURN.unpack_from(self._map, place)[0] + 1) & 0xFFFFFFFF or 1
+        _TURN.pack_into(self._map, place, turn)
+        return turn
 
     def remove_spools(self, pid: int) -> None:
         """Remove what an ended process has left."""
@@ -97,69 +100,103 @@ class Board:
     # -- a worker's side -------------------------------------------------------------------
 
     def has_turn(self, slot: int, turn: int) -> bool:
-        """Tell whether the slot is still that of the call it was given to on this turn."""
+        """Tell whether the slot is still that of the task it was given to on this turn."""
         return bool(_TURN.unpack_from(self._map, slot * _WIDTH)[0] == turn)
 
     def read(self, slot: int) -> tuple[int, int]:
-        """Return process id and stage of the slot: (0, 0) when the call was never begun."""
-        pid, stage, *_ = self._mark_of(slot)
+        """Return process id and stage of the slot: (0, 0) when the task was never begun."""
+        pid, stage = _MARK.unpack_from(self._map, slot * _WIDTH + _TURN.size)
         return pid, stage
 
     def mark(self, slot: int, stage: int) -> None:
-        """Write that this process has brought the slot's call to `stage`."""
-        self._write(slot, os.getpid(), stage, 0, 0, 0)
+        """Write that this process has brought the slot's task to `stage`."""
+        _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, os.getpid(), stage)
 
-    def _mark_of(self, slot: int) -> tuple[int, int, int, int, int]:
-        pid, stage, number, offset, length = _MARK.unpack_from(
-            self._map, slot * _WIDTH + _TURN.size
-        )
-        return pid, stage, number, offset, length
+    def leave(self, slot: int, turn: int, index: int, result: Any) -> None:
+        """Leave the result of a call where it outlives this process.
 
-    def _write(self, slot: int, *mark: int) -> None:
-        _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, *mark)
-
-    def leave(self, slot: int, key: str, result: Any, size: int) -> None:
-        """Leave the result of a call of about `size` bytes where it outlives this process.
-
-        To be called by one thread at a time.
+        Bytes are left as they are, anything else is pickled. One over `SPOOLED` is only noted.
         """
-        number = offset = length = 0
-        if size <= _SPOOLED:
-            blob = pickle.dumps((key, result), 4)
-            with contextlib.suppress(OSError):  # disk full: the result is just not insured
-                number, offset = self._spool_for(len(blob))
-                length = os.pwrite(self._spool, blob, offset)
-        self._write(slot, os.getpid(), FINISHED, number, offset, length)
+        kind = _PLAIN
+        if type(result) is not bytes:
+            kind, result = _PICKLED, pickle.dumps(result, 5)
+        size = len(result)
+        if size > SPOOLED:
+            kind, result, size = _TOO_LARGE, b"", 0
+        with self._lock:
+            spool, start = self._spool, self._end
+            if spool is None or start + size + 2 * _RECORD.size > _SPOOL_SIZE:
+                try:
+                    spool, start = self._next_spool()
+                except OSError:  # disk full: the result is just not insured
+                    return
+            body = start + _RECORD.size
+            end = self._end = body + size
+            # The record last: a process may be killed between any two of these lines.
+            spool[body:end] = result
+            _RECORD.pack_into(spool, start, slot, turn, index, size, kind)
 
-    def recover(self, slot: int, key: str) -> Any:
-        """Return the result that another process has left for a call, or None."""
-        pid, stage, number, offset, length = self._mark_of(slot)
-        if stage != FINISHED or not length:
-            return None
-        try:
-            with open(self._spool_path(pid, number), "rb") as file:
-                file.seek(offset)
-                found, result = pickle.loads(file.read(length))
-        except Exception:  # written over since, half or whole
-            return None
-        return result if found == key else None
+    def recover(self, slot: int, turn: int, pid: int) -> list[Any]:
+        """Return the results that a dead process has left of a task: of its first calls.
 
-    def _spool_for(self, size: int) -> tuple[int, int]:
-        if self._spool < 0 or self._spool_end + size > _SPOOL_SIZE:
-            if self._spool >= 0:
-                os.close(self._spool)
-                self._spool_number ^= 1
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            path = self._spool_path(os.getpid(), self._spool_number)
-            self._spool = os.open(path, flags, 0o600)
-            self._spool_end = 0
-        offset = self._spool_end
-        self._spool_end += size
-        return self._spool_number, offset
+        None stands for a result that was too large to be left.
+        """
+        found: dict[int, Any] = {}
+        for number in (0, 1):
+            try:
+                with open(self._spool_path(pid, number), "rb") as file:
+                    _search(file.read(), slot, turn, found)
+            except OSError:
+                continue
+        results = []
+        for index in range(len(found)):
+            if index not in found:  # in a file that was begun anew since
+                break
+            results.append(found[index])
+        return results
+
+    def _next_spool(self) -> tuple[mmap.mmap, int]:
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+            self._spool_number ^= 1
+        path = self._spool_path(os.getpid(), self._spool_number)
+        Path(path).unlink(missing_ok=True)
+        self._spool = _mapped(path, _SPOOL_SIZE, create=True)
+        return self._spool, 0
 
     def _spool_path(self, pid: int, number: int) -> str:
         return f"{self.path}.{pid}.{number}"
 
     def close(self) -> None:
-        """Unmap the file; removing it is its folder's owner's work."""
+        """Unmap the files; removing them is their folder's owner's work."""
         self._map.close()
+        if self._spool is not None:
+            self._spool.close()
+
+
+def _mapped(path: str, size: int, *, create: bool) -> mmap.mmap:
+    fd = os.open(path, os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0), 0o600)
+    try:
+        if create and hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(fd, 0, size)  # or a full disk would be a SIGBUS later
+        elif create:
+            os.ftruncate(fd, size)
+        return mmap.mmap(fd, size)
+    finally:
+        os.close(fd)
+
+
+def _search(spool: bytes, slot: int, turn: int, found: dict[int, Any]) -> None:
+    place = 0
+    while place + _RECORD.size <= len(spool):
+        a_slot, a_turn, index, size, kind = _RECORD.unpack_from(spool, place)
+        if not kind:
+            return
+        place += _RECORD.size
+        if (a_slot, a_turn) == (slot, turn):
+            body = spool[place : place + size]
+            found[index] = (
+                body if kind == _PLAIN else pickle.loads(body) if kind == _PICKLED else None
+            )
+        place += size

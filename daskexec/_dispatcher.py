@@ -1,27 +1,31 @@
-"""The dispatcher: from ``submit`` to a finished future. Floor 4.
+"""The dispatcher: from ``submit`` to a finished future. Floor 6.
 
 ::
 
     caller's thread     dispatcher thread          Dask                  settle thread
     ---------------     -----------------          ----                  -------------
     submit()
-      QUEUED ---------> take as many as the
-                        window has room for
-                        pickle each alone  (error -> its own future;
+      QUEUED ---------> take tasks, each of as
+                        many calls as the policy
+                        says, while the window
+                        is open
+                        pickle each call alone  (error -> its own future;
                         PARKED while a future among the arguments is not done)
                         SENT ------------------->  scheduler -> worker
                                                    started event ------> RUNNING
                                                    outcome ------------> unpickle, FINISHED
+                        not begun: QUEUED again <- slow event, outcome <- relieve the worker
                         more room in the window <----------------------- settled
                                                                            |
                                                         callback thread <--+ done-callbacks
 
 Where a cancel still works: QUEUED and PARKED, at once and without a message; SENT, if the
-workers, when asked, say that they have not begun the call; RUNNING, never.
+workers, when asked, say that they have not begun the task; RUNNING, never.
 
-Where calls stand, and the one lock, is in `daskexec._ledger`; what happens on the settle and the
-callback thread in `daskexec._settling`. The threads are daemons, so that an interpreter which is
-told to die can; at a normal end `_finish_all` waits for them first, as the stdlib's pools do.
+How many calls share a task is for `daskexec._batching`; where calls stand, and the one lock, is
+in `daskexec._ledger`; what happens on the settle and the callback thread in `daskexec._settling`.
+The threads are daemons, so that an interpreter which is told to die can; at a normal end
+`_finish_all` waits for them first, as the stdlib's pools do.
 """
 
 from __future__ import annotations
@@ -29,20 +33,21 @@ from __future__ import annotations
 import concurrent.futures.thread
 import contextlib
 import os
+import pickle
 import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from daskexec import _calls
 from daskexec._batching import BatchPolicy
-from daskexec._calls import Ticket
-from daskexec._ledger import OVER, SENT, Call, Ledger
+from daskexec._calls import Load, Ticket, all_plain
+from daskexec._ledger import IN_HAND, OVER, Call, Job, Ledger, Raised, Stretch, Task
 from daskexec._messages import Line
 from daskexec._patience import Patience
+from daskexec._pickling import FailedArgument, Functions, Unfinished, dump, dump_arguments
 from daskexec._settling import CHECK, Answer, Settler, like
 from daskexec.futures import DaskFuture
 
@@ -60,7 +65,7 @@ class Dispatcher:
     executor : str
         Id of the executor.
     policy : BatchPolicy
-        How many calls may be with the scheduler.
+        How many calls share a task, and how many tasks may be with the scheduler.
     initializer : bytes, optional
         The pickled ``(initializer, initargs)``.
     max_calls : int
@@ -89,10 +94,11 @@ class Dispatcher:
         self._width = width
         self._connect = connect
         self._policy = policy
+        self._functions = Functions()  # used on the dispatcher thread
         self._initializer = initializer
         self._max_calls = max_calls
-        self._ledger = Ledger()
-        self._settler = Settler(self._ledger, policy, patience or Patience(), self._break)
+        self._ledger = Ledger(policy)
+        self._settler = Settler(self._ledger, patience or Patience(), self._break)
         self._line: Line | None = None
         self._started = False  # the backend: calls can be sent
         self._stopping = False
@@ -109,11 +115,19 @@ class Dispatcher:
 
     # -- the executor's side ---------------------------------------------------------------
 
-    def submit(self, call: Call) -> None:
-        """Take a call over; raises RuntimeError or BrokenExecutor when it cannot be run."""
+    def submit(self, entry: Call | Stretch) -> None:
+        """Take over a call, or items of a map.
+
+        Raises RuntimeError or BrokenExecutor when it cannot be run.
+        """
         with self._ledger.changed:
             self.check_open()
-            self._ledger.add(call)
+            self._ledger.add(entry)
+
+    def extend(self, stretch: Stretch, item: tuple[Any, ...]) -> bool:
+        """Add an item to a stretch that is queued; False if none of it is any more."""
+        self.check_open()
+        return self._ledger.extend(stretch, item)
 
     def check_open(self) -> None:
         """Raise what ``submit`` raises on a broken, closed or forked executor."""
@@ -149,18 +163,30 @@ class Dispatcher:
         """Say in a few words how it stands, for people."""
         if self._broken is not None:
             return "broken"
-        pending = self._ledger.pending()
+        pending = self._ledger.pending
         return f"{'shut down' if self._stopping else 'running'}, {pending} calls pending"
 
     def line(self) -> Line:
         """Return the line, waiting for the cluster to be up; raises when it is broken."""
         with self._ledger.changed:
             while not self._started and self._broken is None:
-                self._ledger.changed.wait()
+                self._ledger.wait()
             if self._line is None:
                 self.check_open()
                 raise RuntimeError("the executor has no cluster any more")
             return self._line
+
+    def stats(self) -> dict[str, Any]:
+        """Return what is where, and what the policy knows, as plain values."""
+        ledger = self._ledger
+        with ledger.changed:
+            return {
+                "threads": ledger.threads,
+                "pending": ledger.pending,
+                "queued": ledger.queued,
+                "tasks_sent": len(ledger.sent),
+                **self._policy.stats(),
+            }
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a pending future, if no worker has begun it."""
@@ -169,30 +195,47 @@ class Dispatcher:
             return future._cancel_now()
         if self._ledger.forget_unsent(call):
             return future._cancel_now()
+        task = call.task
+        if task is None or task.started is not None:
+            return future.cancelled()
         line = self._line
         if line is None or self._forked or not line.backend.alive():
             return False
-        answer = line.backend.withdraw([call.key])
+        call.wanted = False
+        answer = line.backend.withdraw([task.key])
         if not _has_running_loop():
             with contextlib.suppress(concurrent.futures.TimeoutError):
-                return self._settler.withdrawn(answer.result(self.CANCEL_WAIT), call)
-        answer.add_done_callback(lambda done: self._settler.inbox.put(Answer(done, [call])))
+                stopped = answer.result(self.CANCEL_WAIT)
+                self._settler.withdrawn(stopped, task)
+                if not future.done() and self._ledger.forget_unsent(call):
+                    return future._cancel_now()  # it was taken back meanwhile
+                return future.cancelled()
+        answer.add_done_callback(lambda done: self._settler.inbox.put(Answer(done, [task])))
         return False
 
     def cancel_all(self, futures: Iterable[DaskFuture[Any]]) -> None:
         """Cancel what has not begun, with one question to the workers and without waiting."""
-        sent: list[Call] = []
+        tasks: dict[str, Task] = {}
         for future in futures:
             call: Call | None = future._call
             if call is not None:
                 if self._ledger.forget_unsent(call):
                     future._cancel_now()
-                elif call.started is None:
-                    sent.append(call)
+                    continue
+                task = call.task
+                if task is not None and task.started is None:
+                    call.wanted = False
+                    tasks[task.key] = task
         line = self._line
-        if sent and line is not None and not self._forked and line.backend.alive():
-            answer = line.backend.withdraw([call.key for call in sent])
+        if tasks and line is not None and not self._forked and line.backend.alive():
+            answer = line.backend.withdraw(list(tasks))
+            sent = list(tasks.values())
             answer.add_done_callback(lambda done: self._settler.inbox.put(Answer(done, sent)))
+
+    def cancel_items(self, job: Job) -> None:
+        """Begin no further item of a map: what it comes to is of no use any more."""
+        if not self._forked:
+            self._ledger.forget_items(job)
 
     def dask_future(self, future: DaskFuture[Any]) -> Any:
         """Return the cluster's own future for the plain value of the call."""
@@ -204,17 +247,18 @@ class Dispatcher:
             while (
                 call is not None
                 and call.stage != OVER
-                and not call.submitted
+                and not (call.task is not None and call.task.submitted)
                 and self._broken is None
             ):
-                self._ledger.changed.wait()
+                self._ledger.wait()
             line = self._line
+            task = call.task if call is not None else None
         if line is None or self._broken is not None:
             raise RuntimeError("the executor has no cluster any more")
-        if call is not None and call.stage == SENT:
+        if task is not None and len(task.load) == 1:
             with contextlib.suppress(KeyError):  # settled just now
-                return line.backend.value_future(call.key, future.key)
-        return line.backend.plain_future(_calls.dump(future.result()), future.key)
+                return line.backend.value_future(task.key, future.key)
+        return line.backend.plain_future(dump(future.result()), future.key)
 
     def refuse_to_block(self) -> None:
         """Raise RuntimeError on the thread that the results come through."""
@@ -241,14 +285,13 @@ class Dispatcher:
             self.refuse_to_block()
         with self._ledger.changed:
             self._stopping = True
-            dropped: list[Call] = []
+            dropped: tuple[list[Call], list[Stretch]] = ([], [])
             if cancel_futures:
                 # What is with the scheduler finishes, as what is in a process pool's call
                 # queue does. Before the cluster is up: what would be running by now.
                 dropped = self._ledger.drop_unsent(self._width if self._line is None else 0)
             self._ledger.changed.notify_all()
-        for call in dropped:
-            call.future._cancel_now()
+        _cancelled(*dropped)
         if wait:
             self.join()
 
@@ -264,8 +307,7 @@ class Dispatcher:
             self._stopping = True
             dropped = self._ledger.drop_unsent()
             line = self._line
-        for call in dropped:
-            call.future._cancel_now()
+        _cancelled(*dropped)
         self._break(lambda: BrokenProcessPool(f"{what}() was called while the call was running"))
         if line is not None and line.signal_workers is not None:
             line.signal_workers(number)
@@ -299,77 +341,189 @@ class Dispatcher:
         ledger = self._ledger
         with ledger.changed:
             while self._broken is None:
-                room = self._policy.window(ledger.threads) - len(ledger.sent)
-                calls = ledger.take(room)
-                if calls:
+                tasks = ledger.take()
+                if tasks:
                     break
-                if self._stopping and not ledger.pending():
+                if self._stopping and not ledger.pending:
                     return False
-                ledger.changed.wait()
+                ledger.wait()
             else:
                 return False
-        for call in calls:
-            self._send(call)
+        for task in tasks:
+            try:
+                if self._broken is None and self._pack(task):
+                    self._send(task)
+                    continue
+            except BaseException as exc:  # a fault of ours must not become a hang
+                self._break(like(exc, "internal error of daskexec"))
+            self._put_down(task)
         return True
 
-    def _send(self, call: Call) -> None:
-        error: BaseException | None = None
-        try:
+    def _put_down(self, task: Task) -> None:
+        """Have a task in hand no more; on a broken executor its calls fail."""
+        if self._broken is not None:
+            error = self._broken()
+            if task.key in self._ledger.sent:
+                self._settler.fail(task, error)
+                return
+            if isinstance(task.load, Stretch):
+                self._settler.fail_items(task.load, error)
+            else:
+                for call in task.load:
+                    if call.stage == IN_HAND:
+                        self._unsendable(call, error)
+        self._ledger.put_down(task)
+
+    def _pack(self, task: Task) -> bool:
+        """Pickle what a task carries; False if nothing of it can be sent now."""
+        if isinstance(task.load, Stretch):
+            return self._pack_stretch(task, task.load)
+        return self._pack_calls(task, task.load)
+
+    def _packed(self, task: Task, taken: int, size: int, ready: int) -> None:
+        """Note what was pickled; queue again what is too much for one task."""
+        with self._ledger.changed:
+            self._policy.packed(task.function, size, ready)
+            if taken < len(task.load):
+                self._ledger.put_back(task, taken)
+
+    def _pack_calls(self, task: Task, calls: list[Call]) -> bool:
+        size = ready = done = 0
+        fn: Any = None
+        carried: tuple[bytes, bool] | None = None
+        for call in calls:
+            done += 1
             if call.blob is None:
-                call.blob = _calls.dump_call(call.fn, call.args, call.kwargs)
-        except _calls.Unfinished as exc:
-            self._park(call, exc.future)
-            return
-        except _calls.FailedArgument as exc:
-            error = exc.error
+                try:
+                    if call.fn is not fn:
+                        carried = self._functions.carry(call.fn)
+                        fn = call.fn
+                    if carried is None:
+                        blob = dump_arguments((call.fn, call.args, call.kwargs))
+                    else:
+                        blob = dump_arguments((call.args, call.kwargs))
+                except Unfinished as exc:
+                    self._park(call, exc.future)
+                    continue
+                except FailedArgument as exc:
+                    self._unsendable(call, exc.error)
+                    continue
+                except BaseException as exc:
+                    self._unsendable(call, exc)
+                    continue
+                call.blob, call.carried = blob, carried
+                call.fn = call.args = call.kwargs = None
+            size += len(call.blob)
+            ready += 1
+            if size > BatchPolicy.BYTES:
+                break
+        self._packed(task, done, size, ready)
+        return ready > 0
+
+    def _pack_stretch(self, task: Task, stretch: Stretch) -> bool:
+        fn, items = stretch.job.fn, stretch.items
+        try:
+            carried = self._functions.carry(fn)
         except BaseException as exc:
-            error = exc
+            self._settler.fail_items(stretch, exc)
+            return False
+        if carried is not None and carried[1] and all_plain(items):
+            together = pickle.dumps(items, 5)
+            if len(together) > BatchPolicy.BYTES and len(items) > 1:
+                self._packed(task, len(items) // 2, len(together), len(items))
+                return self._pack(task)
+            stretch.pickled = Load([carried], None, together)
+            self._packed(task, len(items), len(together), len(items))
+            return True
+        blobs: list[bytes] = []
+        size = 0
+        for args in items:
+            try:
+                blob = dump_arguments((fn, args, {}) if carried is None else (args, {}))
+            except BaseException as exc:
+                if not blobs:
+                    self._single_out(task, stretch, exc)
+                    return False
+                break  # it comes first next time
+            blobs.append(blob)
+            size += len(blob)
+            if size > BatchPolicy.BYTES:
+                break
+        self._packed(task, len(blobs), size, len(blobs))
+        assert isinstance(task.load, Stretch)
+        if carried is None:
+            task.load.pickled = Load([], [-1] * len(blobs), blobs)
+        else:
+            task.load.pickled = Load([carried], None, blobs)
+        return True
+
+    def _single_out(self, task: Task, stretch: Stretch, problem: BaseException) -> None:
+        """See to the first item of a stretch, which cannot be sent as it is."""
+        if len(stretch) > 1:
+            self._ledger.put_back(task, 1)
+        job, args = stretch.job, stretch.items[0]
+        if isinstance(problem, Unfinished):
+            call = job.make_call(args)
+            call.stage = IN_HAND
+            job.fill(stretch.first, [call.future])
+            self._park(call, problem.future)
+            return
+        error = problem.error if isinstance(problem, FailedArgument) else problem
+        self._settler.fail_items(stretch[:1], error)
+
+    def _unsendable(self, call: Call, error: BaseException) -> None:
+        """Fail a call in hand, or cancel it if that is what became of its argument."""
+        self._ledger.forget(call)
+        if isinstance(error, CancelledError):
+            call.future._cancel_now()
+        else:
+            call.future._finish(error=error)
+
+    def _send(self, task: Task) -> None:
         line = self._line
         assert line is not None
-        with self._ledger.changed:
-            if not self._ledger.put_down(call):
-                return  # cancelled meanwhile
-            if self._broken is not None:
-                error = self._broken()
-            turn = self._ledger.send(call) if error is None else 0
-        if isinstance(error, concurrent.futures.CancelledError):
-            self._ledger.forget(call)
-            call.future._cancel_now()
+        turn = self._ledger.send(task)
+        if not task.end:
+            return  # cancelled meanwhile
+        if self._broken is not None:
+            self._settler.fail(task, self._broken())
             return
-        if error is not None:
-            self._settler.over(call, error=error)
-            return
+        load = _load_of(task.load) if isinstance(task.load, list) else task.load.pickled
+        assert load is not None
         ticket = Ticket(
             self.executor,
-            call.key,
+            task.key,
             line.backend.topic,
-            call.blob or b"",
-            call.slot,
+            load.pack(),
+            task.slot,
             turn,
             self._initializer is not None,
             self._max_calls,
+            self._policy.slow_after(task.function),
+            self._stop_after(task),
         )
-        if not call.options.retries:
-            call.fn = call.args = call.kwargs = None
         try:
-            line.backend.send(ticket, call.options)
-            self._ledger.submitted(call)
+            line.backend.send(ticket, task.options)
+            self._ledger.submitted(task)
         except BaseException as exc:
             if line.backend.alive():
-                self._settler.over(call, error=exc)
+                self._settler.fail(task, exc)
             else:
                 self._settler.inbox.put(CHECK)
+
+    def _stop_after(self, task: Task) -> float:
+        if isinstance(task.load, Stretch) and task.load.job.chunk is not None:
+            return float("inf")  # its user wants these calls to stay together
+        return self._policy.stop_after(task.seconds)
 
     def _park(self, call: Call, needed: concurrent.futures.Future[Any]) -> None:
         """Hold a call back until a future among its arguments is done; blocks no thread."""
         with self._ledger.changed:
-            if not self._ledger.put_down(call):
+            if not self._ledger.park(call):
                 return
             broken = self._broken
-            if broken is None:
-                self._ledger.park(call)
         if broken is not None:
-            self._settler.over(call, error=broken())
+            self._unsendable(call, broken())
             return
         needed.add_done_callback(lambda _: self._ledger.unpark(call))
 
@@ -381,10 +535,42 @@ class Dispatcher:
             if self._broken is not None:
                 return
             self._broken = error
-            calls = self._ledger.drop_all()
+            calls, stretches = self._ledger.drop_all()
             self._ledger.changed.notify_all()
         for call in calls:
             call.future._finish(error=error())
+        for stretch in stretches:
+            stretch.job.fill(stretch.first, [Raised(error()) for _ in stretch.items])
+
+
+def _load_of(calls: list[Call]) -> Load:
+    """Put pickled calls together, each function once."""
+    functions: list[tuple[bytes, bool]] = []
+    which: list[int] = []
+    last: tuple[bytes, bool] | None = None
+    index = -1
+    for call in calls:
+        carried = call.carried
+        if carried is not last:
+            last = carried
+            if carried is None:
+                index = -1
+            elif carried in functions:
+                index = functions.index(carried)
+            else:
+                index = len(functions)
+                functions.append(carried)
+        which.append(index)
+    only_one = len(functions) == 1 and not any(which)
+    return Load(functions, None if only_one else which, [call.blob or b"" for call in calls])
+
+
+def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:
+    """Tell those who wait that calls and items will not be run."""
+    for call in calls:
+        call.future._cancel_now()
+    for stretch in stretches:
+        stretch.job.fill(stretch.first, [Raised(CancelledError()) for _ in stretch.items])
 
 
 def _has_running_loop() -> bool:

@@ -1,4 +1,4 @@
-"""The ledger: where every call of an executor stands. Floor 2.
+"""The ledger: where every call of an executor stands. Floor 4.
 
 ::
 
@@ -9,7 +9,8 @@
       +------- another attempt --+
 
 A call is QUEUED until the window has room; IN_HAND while the dispatcher thread pickles it;
-PARKED while a future among its arguments is not done; SENT while it is with the scheduler.
+PARKED while a future among its arguments is not done; SENT while a `Task` with it is with the
+scheduler. A task carries one call, or several, or a `Stretch` of the items of a map.
 
 The ledger starts no thread and knows neither Dask nor user code. Its one lock, `changed`, is the
 only lock of a dispatcher; it is never held while pickling, while talking to the backend, or
@@ -19,18 +20,33 @@ shut an executor down on a thread that holds it.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import threading
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from typing import Any, Protocol
 
+from daskexec._batching import BatchPolicy
 from daskexec._board import Board
+from daskexec._calls import Load
 from daskexec._messages import Started
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
-__all__ = ["IN_HAND", "OVER", "PARKED", "QUEUED", "SENT", "Call", "Ledger"]
+__all__ = [
+    "IN_HAND",
+    "OVER",
+    "PARKED",
+    "QUEUED",
+    "SENT",
+    "Call",
+    "Job",
+    "Ledger",
+    "Raised",
+    "Stretch",
+    "Task",
+]
 
 QUEUED, IN_HAND, PARKED, SENT, OVER = range(5)
 
@@ -39,20 +55,21 @@ class Call:
     """One user call, from submit until it is settled."""
 
     __slots__ = (
+        "alone",
         "args",
         "begun",
         "blob",
+        "carried",
         "fn",
+        "function",
         "future",
-        "key",
         "kwargs",
         "options",
         "resent",
-        "slot",
         "stage",
-        "started",
-        "submitted",
         "suspect",
+        "task",
+        "wanted",
     )
 
     def __init__(
@@ -60,143 +77,412 @@ class Call:
     ) -> None:
         self.future, self.fn, self.args, self.kwargs = future, fn, args, kwargs
         self.options = options
-        self.key = _attempt_key(future.key, 1)  # of the current attempt
-        self.blob: bytes | None = None
-        self.slot = -1
         self.stage = QUEUED
-        self.started: Started | None = None  # of the current attempt
-        self.submitted = False  # the backend has the current attempt
-        self.begun = 0  # attempts that a worker has begun
+        self.function: Any = None  # what the policy knows of it, once it was taken
+        self.task: Task | None = None  # while SENT
+        self.blob: bytes | None = None  # once pickled
+        self.carried: tuple[bytes, bool] | None = None  # its function, where that goes apart
+        self.alone = options.alone  # it shares no task
+        self.wanted = True  # nobody waits for the workers' word on cancelling it
+        self.begun = 0  # earlier attempts that a worker has begun
         self.resent = 0  # attempts in all, less one
         self.suspect = False  # it was there when workers died, more than once
+
+
+class Raised:
+    """What an item of a map came to that ended with an error of this process."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Job(Protocol):
+    """What the ledger knows of a map: its iterator takes what its items come to."""
+
+    fn: Any
+    options: CallOptions
+    chunk: int | None
+
+    def next_key(self) -> str:
+        """Return a key for the next task of this map."""
+
+    def make_call(self, args: tuple[Any, ...]) -> Call:
+        """Return an item as a call with a future."""
+
+    def fill(self, first: int, run: list[Any]) -> None:
+        """Take what the items from `first` on came to."""
+
+
+class Stretch:
+    """Consecutive items of a map that are at the same stage."""
+
+    __slots__ = ("first", "items", "job", "over", "pickled")
+
+    def __init__(self, job: Job, first: int, items: list[tuple[Any, ...]]) -> None:
+        self.job, self.first, self.items = job, first, items
+        self.over = False
+        self.pickled: Load | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, part: slice) -> Stretch:
+        first = part.start or 0
+        return Stretch(self.job, self.first + first, self.items[part])
+
+    def split(self, size: int) -> Stretch:
+        """Take the first `size` items off it, as another stretch."""
+        if size >= len(self.items):
+            head, self.items = self.items, []
+        else:
+            head = self.items[:size]
+            del self.items[:size]
+        taken = Stretch(self.job, self.first, head)
+        self.first += len(head)
+        return taken
+
+
+class Task:
+    """One attempt to have some calls, or some items of a map, run.
+
+    Results come for the first ones first, and what is handed back is always the last ones:
+    those from `told` to `end` are still the task's.
+    """
+
+    __slots__ = (
+        "begun",
+        "end",
+        "function",
+        "key",
+        "load",
+        "mixed",
+        "options",
+        "seconds",
+        "slot",
+        "slow",
+        "started",
+        "submitted",
+        "told",
+    )
+
+    def __init__(
+        self, load: list[Call] | Stretch, options: CallOptions, function: Any, seconds: float
+    ) -> None:
+        self.load, self.options, self.function, self.seconds = load, options, function, seconds
+        self.key = ""
+        self.slot = -1
+        self.told, self.end = 0, len(load)
+        self.started: Started | None = None
+        self.begun = 0  # workers that have begun it: Dask tries again by itself
+        self.submitted = False  # the backend has it
+        self.slow = False  # a call of it was reported as slow
+        self.mixed = False  # its calls are not all of `function`
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls that are still the task's; none of a map's."""
+        return [] if isinstance(self.load, Stretch) else self.load[self.told : self.end]
+
+    @property
+    def suspect(self) -> bool:
+        """Its only call was there when workers died."""
+        return any(call.suspect for call in self.calls[:1])
 
 
 class Ledger:
     """The calls of one executor. Every method may be called from any thread.
 
+    Parameters
+    ----------
+    policy : BatchPolicy
+        Decides what goes into a task and into the window; guarded by `changed`.
+
     Attributes
     ----------
     changed : threading.Condition
         The lock, and what is notified of every change that may let somebody go on.
-    sent : dict
-        Calls that are with the scheduler, by the key of their attempt.
+    sent : dict of str to Task
+        What is with the scheduler.
     threads : int
         Worker threads there are.
     board : Board or None
-        Where begun calls are marked; set when the cluster is up.
+        Where begun tasks are marked; set when the cluster is up.
+    pending : int
+        Calls and items that are not over.
+    queued : int
+        Those of them that wait on the client for room in the window.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, policy: BatchPolicy) -> None:
         self.changed = threading.Condition()
-        self.sent: dict[str, Call] = {}
+        self.policy = policy
+        self.sent: dict[str, Task] = {}
         self.threads = 0
         self.board: Board | None = None
-        self._queues: dict[int, deque[Call]] = {}  # by priority
-        self._urgent: deque[Call] = deque()
+        self.pending = self.queued = 0
+        self._sleepers = 0
+        self._queues: dict[int, deque[Call | Stretch]] = {}  # by priority
+        self._urgent: deque[Call | Stretch] = deque()
         self._suspects: deque[Call] = deque()  # sent one at a time
+        self._hurried: deque[Call] = deque()  # sent whether there is room or not
         self._parked: set[Call] = set()
-        self._in_hand = 0
+        self._in_hand = 0  # tasks
+        self._seconds = 0.0  # expected, of the tasks in hand and sent
         self._worn: dict[int, set[str]] = {}  # process id -> keys it still owes
 
-    def pending(self) -> int:
-        """Return how many calls are not over."""
-        with self.changed:
-            queued = sum(map(len, self._queues.values())) + len(self._urgent)
-            queued += len(self._suspects)
-            return queued + self._in_hand + len(self._parked) + len(self.sent)
+    # -- waiting ---------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Wait for the next change; with the lock held."""
+        self._sleepers += 1
+        try:
+            self.changed.wait()
+        finally:
+            self._sleepers -= 1
+
+    def wake(self) -> None:
+        """Have those who wait look again; with the lock held."""
+        if self._sleepers:
+            self.changed.notify_all()
 
     # -- on the way to the scheduler -------------------------------------------------------
 
-    def add(self, call: Call) -> None:
-        """Queue a new call behind those of its priority."""
+    def add(self, entry: Call | Stretch) -> None:
+        """Queue a new call, or items, behind those of its priority; with the lock held."""
+        options = entry.job.options if isinstance(entry, Stretch) else entry.options
+        queue = self._queues.get(-options.priority)
+        if queue is None:
+            queue = self._queues[-options.priority] = deque()
+        queue.append(entry)
+        size = len(entry) if isinstance(entry, Stretch) else 1
+        self.pending += size
+        self.queued += size
+        self.wake()
+
+    def extend(self, stretch: Stretch, item: tuple[Any, ...]) -> bool:
+        """Add one more item to a queued stretch; False if none of it is queued any more."""
         with self.changed:
-            self._queues.setdefault(-call.options.priority, deque()).append(call)
-            self.changed.notify_all()
+            if stretch.over or not stretch.items:
+                return False
+            stretch.items.append(item)
+            self.pending += 1
+            self.queued += 1
+            self.wake()
+            return True
 
     def hurry(self, call: Call) -> None:
-        """Let a queued call go next, whether the window has room or not."""
+        """Let a queued call go next and alone, whether the window has room or not."""
         with self.changed:
             if call.stage == QUEUED:
-                with contextlib.suppress(KeyError, ValueError):  # it hurries already
-                    self._queues[-call.options.priority].remove(call)
-                    self._urgent.append(call)
-                    self.changed.notify_all()
+                call.alone = True
+                self._hurried.append(call)
+                self.wake()
 
-    def take(self, room: int) -> list[Call]:
-        """Take up to `room` calls in hand, and those that cannot wait for room."""
+    def take(self) -> list[Task]:
+        """Take in hand what the window has room for, and what cannot wait for room."""
         with self.changed:
-            calls = [call for call in self._urgent if call.stage == QUEUED]
-            self._urgent.clear()
-            while self._suspects and not any(c.suspect for c in (*calls, *self.sent.values())):
+            tasks = []
+            while self._hurried:
+                call = self._hurried.popleft()
+                if call.stage == QUEUED:  # where it was queued it will be passed over
+                    tasks.append(self._in_hand_alone(call))
+            while self._suspects and not any(
+                task.suspect for task in (*tasks, *self.sent.values())
+            ):
                 call = self._suspects.popleft()
                 if call.stage == QUEUED:
-                    calls.append(call)
-            for priority in sorted(self._queues):
-                waiting = self._queues[priority]
-                while waiting and len(calls) < room:
-                    call = waiting.popleft()
-                    if call.stage == QUEUED:  # else it was cancelled
-                        calls.append(call)
-                if not waiting:
-                    del self._queues[priority]
-            for call in calls:
-                call.stage = IN_HAND
-            self._in_hand += len(calls)
-            return calls
+                    tasks.append(self._in_hand_alone(call))
+            while self.queued and self.policy.is_open(
+                self.threads, len(self.sent) + self._in_hand, self._seconds
+            ):
+                task = self._take_from(self._urgent)
+                for priority in sorted(self._queues) if task is None else ():
+                    task = self._take_from(self._queues[priority])
+                    if not self._queues[priority]:
+                        del self._queues[priority]
+                    if task is not None:
+                        break
+                if task is None:
+                    break  # only suspects are left
+                tasks.append(task)
+            return tasks
 
-    def put_down(self, call: Call) -> bool:
-        """Have a call in hand no more; False when it is over meanwhile."""
+    def _take_from(self, queue: deque[Call | Stretch]) -> Task | None:
+        while queue:
+            entry = queue[0]
+            if isinstance(entry, Stretch):
+                if entry.over or not entry.items:
+                    queue.popleft()
+                    continue
+                return self._take_stretch(queue, entry)
+            queue.popleft()
+            if entry.stage == QUEUED:
+                return self._take_calls(queue, entry)
+        return None
+
+    def _take_stretch(self, queue: deque[Call | Stretch], stretch: Stretch) -> Task:
+        job = stretch.job
+        function = self.policy.known(_identity(job.fn), job.options.name or "")
+        size, _ = self.policy.share(function, self.queued, self.threads)
+        if job.chunk is not None:
+            size = max(job.chunk, size // job.chunk * job.chunk)
+        taken = stretch.split(size)
+        if not stretch.items:
+            queue.popleft()
+        return self._take_in_hand(Task(taken, job.options, function, 0.0), len(taken))
+
+    def _in_hand_alone(self, call: Call) -> Task:
+        function = self._function_of(call)
+        call.stage = IN_HAND
+        return self._take_in_hand(Task([call], call.options, function, 0.0), 1)
+
+    def _take_calls(self, queue: deque[Call | Stretch], first: Call) -> Task:
+        if first.alone:
+            return self._in_hand_alone(first)
+        fn, options, function = first.fn, first.options, self._function_of(first)
+        left, share = self.policy.share(function, self.queued, self.threads)
+        calls, taken, of, mixed = [first], 1, function, False
+        while queue and taken < left:
+            call = queue[0]
+            if isinstance(call, Stretch) or call.alone:
+                break
+            if call.stage == QUEUED:
+                if call.options is not options and call.options != options:
+                    break
+                if call.fn is fn and fn is not None:
+                    call.function = of
+                elif self._function_of(call) is not of:
+                    share.take(of, taken)
+                    fn, of, taken = call.fn, self._function_of(call), 0
+                    left = 0 if of.mean is None else share.room(of)
+                    if not left:
+                        break
+                    mixed = True
+                calls.append(call)
+                taken += 1
+            queue.popleft()
+        for call in calls:
+            call.stage = IN_HAND
+        task = Task(calls, options, function, 0.0)
+        task.mixed = mixed
+        return self._take_in_hand(task, len(calls))
+
+    def _function_of(self, call: Call) -> Any:
+        if call.function is None:
+            call.function = self.policy.known(_identity(call.fn), call.future._name)
+        return call.function
+
+    def _take_in_hand(self, task: Task, size: int) -> Task:
+        task.seconds = self.policy.taken(task.function, size)
+        self.queued -= size
+        self._in_hand += 1
+        self._seconds += task.seconds
+        return task
+
+    def put_back(self, task: Task, size: int) -> None:
+        """Keep the first `size` members of a task in hand and queue the others again."""
+        with self.changed:
+            rest = task.load[size:]
+            task.load, task.end = task.load[:size], size
+            self._queue_again(rest)
+
+    def _queue_again(self, load: list[Call] | Stretch) -> None:
+        """Queue what was taken, or sent, ahead of all others."""
+        if isinstance(load, Stretch):
+            if load.items:
+                self._urgent.appendleft(load)
+                self.queued += len(load)
+        else:
+            for call in reversed(load):
+                if call.stage != OVER:
+                    call.stage, call.task = QUEUED, None
+                    if call.suspect:
+                        self._suspects.append(call)
+                    else:
+                        self._urgent.appendleft(call)
+                    self.queued += 1
+        self.wake()
+
+    def put_down(self, task: Task) -> None:
+        """Have a task in hand no more; it will not be sent."""
         with self.changed:
             self._in_hand -= 1
-            self.changed.notify_all()
-            return call.stage != OVER
+            self._seconds -= task.seconds
+            self.wake()
 
-    def send(self, call: Call) -> int:
-        """Enter a call as sent, with a slot on the board; return the slot's turn."""
+    def drop_items(self, count: int) -> None:
+        """Note that items of a map in hand are over."""
         with self.changed:
-            call.stage = SENT
-            call.slot, turn = self.board.acquire() if self.board is not None else (-1, 0)
-            self.sent[call.key] = call
-            self.changed.notify_all()
+            self.pending -= count
+            self.wake()
+
+    def send(self, task: Task) -> int:
+        """Enter a task in hand as sent, with a slot on the board; return the slot's turn.
+
+        Its calls that were cancelled meanwhile are no longer in it; 0 members are left if
+        all were, and then it is not entered.
+        """
+        with self.changed:
+            self._in_hand -= 1
+            if isinstance(task.load, Stretch):
+                task.key = task.load.job.next_key()
+            else:
+                task.load = calls = [call for call in task.load if call.stage == IN_HAND]
+                for call in calls:
+                    call.stage, call.task = SENT, task
+                if calls:
+                    task.key = _attempt_key(calls[0].future.key, 1 + calls[0].resent)
+            task.end = len(task.load)
+            turn = 0
+            if task.end:
+                if self.board is not None:
+                    task.slot, turn = self.board.acquire()
+                self.sent[task.key] = task
+            else:
+                self._seconds -= task.seconds
+            self.wake()
             return turn
 
-    def submitted(self, call: Call) -> None:
-        """Note that the backend has a call that was entered as sent."""
+    def submitted(self, task: Task) -> None:
+        """Note that the backend has a task that was entered as sent."""
         with self.changed:
-            call.submitted = True
-            self.changed.notify_all()
+            task.submitted = True
+            self.wake()
 
-    def park(self, call: Call) -> None:
-        """Hold a call back until `unpark`."""
+    def park(self, call: Call) -> bool:
+        """Hold a call in hand back until `unpark`; False when it is over meanwhile."""
         with self.changed:
+            if call.stage == OVER:
+                return False
             call.stage = PARKED
             self._parked.add(call)
+            return True
 
     def unpark(self, call: Call) -> None:
         """Queue a parked call, ahead of all others."""
         with self.changed:
             if call.stage == PARKED:
                 self._parked.discard(call)
-                call.stage = QUEUED
-                self._urgent.append(call)
-                self.changed.notify_all()
+                self._queue_again([call])
 
     # -- on the way back -------------------------------------------------------------------
 
-    def started(self, message: Started) -> Call | None:
-        """Note that a worker has begun a call; None when it is over already."""
+    def started(self, message: Started) -> Task | None:
+        """Note that a worker has begun a task; None when it is over already."""
         with self.changed:
-            call = self.sent.get(message.key)
-            if call is not None:
-                call.started = message
-                call.begun += 1
+            task = self.sent.get(message.key)
+            if task is not None:
+                task.started = message
+                task.begun += 1
             if message.worn:
                 self._worn[message.pid] = {
                     key
                     for key, other in self.sent.items()
                     if other.started is not None and other.started.pid == message.pid
                 }
-            return call
+            return task
 
     def worn_out(self) -> list[int]:
         """Return, once, the worn worker processes of which nothing is to come any more."""
@@ -207,34 +493,94 @@ class Ledger:
             return ready
 
     def waiting(self) -> list[CallOptions]:
-        """Return the options of calls that are sent and not begun."""
+        """Return the options of tasks that are sent and not begun."""
         with self.changed:
-            return [call.options for call in self.sent.values() if call.started is None]
+            return [task.options for task in self.sent.values() if task.started is None]
 
-    def again(self, call: Call) -> None:
-        """Queue a call for another attempt, ahead of all others; suspects one at a time."""
+    def told(self, task: Task, first: int, count: int) -> tuple[int, int]:
+        """Note that the results of `count` members from `first` on are here.
+
+        Returns
+        -------
+        tuple of int
+            Which of them are news: from where on, and up to where.
+        """
         with self.changed:
-            if call.stage != SENT:
+            start, stop = max(first, task.told), min(first + count, task.end)
+            if start != task.told or stop <= start or task.key not in self.sent:
+                return 0, 0
+            task.told = stop
+            if isinstance(task.load, Stretch):
+                self.pending -= stop - start
+            else:
+                for call in task.load[start:stop]:
+                    self._over(call)
+            if task.told == task.end:
+                self._unsend(task)
+            return start, stop
+
+    def again(self, task: Task, begun: int = 0, *, alone: bool = False, ran: bool = False) -> None:
+        """Queue what a task has not told of, from its member `begun` on, for another attempt.
+
+        It goes ahead of all others: calls of their own if `alone`, suspects one at a time.
+        With `ran` they have run in this attempt, in vain.
+        """
+        with self.changed:
+            if task.key not in self.sent:
                 return
-            self._unsend(call)
-            call.resent += 1
-            call.key = _attempt_key(call.future.key, 1 + call.resent)
-            call.started, call.submitted = None, False
-            call.stage = QUEUED
-            (self._suspects if call.suspect else self._urgent).append(call)
-            self.changed.notify_all()
+            begun = max(begun, task.told)
+            rest = task.load[begun : task.end]
+            task.end = max(begun, task.told)
+            if task.told == task.end:
+                self._unsend(task)
+            if not isinstance(rest, Stretch):
+                for call in rest:
+                    call.resent += 1
+                    call.begun += max(1, task.begun) if ran else 0
+                    call.alone = call.alone or alone
+            self._queue_again(rest)
+
+    def withdrawn(self, task: Task) -> list[Call]:
+        """Take back a task that no worker will run; return the calls that nobody wants."""
+        with self.changed:
+            if task.key not in self.sent:
+                return []
+            unwanted = [call for call in task.calls if not call.wanted]
+            for call in unwanted:
+                self._over(call)
+            if isinstance(task.load, list):
+                task.load = [call for call in task.calls if call.wanted]
+                task.told, task.end = 0, len(task.load)
+            if task.end == task.told:
+                self._unsend(task)
+            self.again(task)
+            return unwanted
 
     # -- out of the ledger -----------------------------------------------------------------
 
     def forget(self, call: Call) -> None:
         """Drop a call; its future is to be set by the caller, after."""
         with self.changed:
-            self._unsend(call)
+            task = call.task
+            if call.stage == QUEUED:
+                self.queued -= 1
+                if not self.queued:  # what is left there is over
+                    self._queues.clear()
+                    self._urgent.clear()
+            self._over(call)
+            if task is not None and not any(other.stage == SENT for other in task.calls):
+                self._unsend(task)
+            self.wake()
+
+    def _over(self, call: Call) -> None:
+        if call.stage == PARKED:
             self._parked.discard(call)
-            call.stage = OVER
-            call.fn = call.args = call.kwargs = call.blob = None
-            call.future._call = None
-            self.changed.notify_all()
+        if call.stage != OVER:
+            self.pending -= 1
+        call.stage = OVER
+        call.fn = call.args = call.kwargs = call.blob = call.carried = None
+        call.task = call.function = None
+        call.future._call = None
 
     def forget_unsent(self, call: Call) -> bool:
         """Drop a call if it is not with the scheduler yet; tell whether it was dropped."""
@@ -244,39 +590,97 @@ class Ledger:
             self.forget(call)
             return True
 
-    def drop_unsent(self, spare: int = 0) -> list[Call]:
-        """Drop every call that is queued or parked, but for the first `spare`."""
+    def forget_items(self, job: Job) -> list[Stretch]:
+        """Drop the items of a map that are queued."""
+        return self._drop_queued(lambda entry: isinstance(entry, Stretch) and entry.job is job)[1]
+
+    def drop_unsent(self, spare: int = 0) -> tuple[list[Call], list[Stretch]]:
+        """Drop all that is queued or parked, but for the first `spare` of them."""
         with self.changed:
-            spared = self.take(spare) if spare else []
-            self._in_hand -= len(spared)
-            queued = [call for waiting in self._queues.values() for call in waiting]
-            calls = [*queued, *self._urgent, *self._suspects, *self._parked]
-            for waiting in (self._queues, self._urgent, self._suspects):
-                waiting.clear()
-            for call in spared:
-                call.stage = QUEUED
-                self._urgent.append(call)
-            return self._drop(calls, lambda stage: stage in (QUEUED, PARKED))
+            spared: list[Call | Stretch] = []
+            for queue in (self._urgent, *(self._queues[p] for p in sorted(self._queues))):
+                for entry in list(queue):
+                    if spare > 0 and isinstance(entry, Call) and entry.stage == QUEUED:
+                        spared.append(entry)
+                        spare -= 1
+                    elif spare > 0 and isinstance(entry, Stretch) and not entry.over:
+                        kept = entry.split(spare)
+                        spared.append(kept)
+                        self._urgent.append(kept)
+                        spare -= len(kept)
+            keep = set(map(id, spared))
+            return self._drop_queued(lambda entry: id(entry) not in keep)
 
-    def drop_all(self) -> list[Call]:
-        """Drop every call but those in hand, which the dispatcher thread sees to."""
+    def _drop_queued(
+        self, which: Callable[[Call | Stretch], bool]
+    ) -> tuple[list[Call], list[Stretch]]:
         with self.changed:
-            unsent = self.drop_unsent()
-            return unsent + self._drop(list(self.sent.values()), lambda stage: stage == SENT)
+            calls: list[Call] = []
+            stretches: list[Stretch] = []
+            queues: Iterable[Iterable[Call | Stretch]] = (
+                self._urgent,
+                self._suspects,
+                *self._queues.values(),
+                self._parked,
+            )
+            for entry in [entry for queue in queues for entry in queue if which(entry)]:
+                if isinstance(entry, Call):
+                    if entry.stage in (QUEUED, PARKED):
+                        calls.append(entry)
+                        self.forget(entry)
+                elif not entry.over and entry.items:
+                    stretches.append(entry[0:])
+                    self.queued -= len(entry)
+                    self.pending -= len(entry)
+                    entry.over, entry.items = True, []
+            self.wake()
+            return calls, stretches
 
-    def _drop(self, calls: list[Call], where: Callable[[int], bool]) -> list[Call]:
-        dropped = [call for call in calls if where(call.stage)]
-        for call in dropped:
-            self.forget(call)
-        return dropped
+    def drop_all(self) -> tuple[list[Call], list[Stretch]]:
+        """Drop everything but what is in hand, which the dispatcher thread sees to."""
+        with self.changed:
+            calls, stretches = self.drop_unsent()
+            for task in list(self.sent.values()):
+                rest = task.load[task.told : task.end]
+                if isinstance(rest, Stretch):
+                    self.pending -= len(rest)
+                    stretches.append(rest)
+                else:
+                    calls += rest
+                    for call in rest:
+                        self._over(call)
+                task.end = task.told
+                self._unsend(task)
+            self.wake()
+            return calls, stretches
 
-    def _unsend(self, call: Call) -> None:
-        self.sent.pop(call.key, None)
-        if call.slot >= 0 and self.board is not None:
-            self.board.release(call.slot)
-            call.slot = -1
+    def _unsend(self, task: Task) -> None:
+        if self.sent.pop(task.key, None) is None:
+            return
+        self._seconds -= task.seconds
+        if not self.sent and not self._in_hand:
+            self._seconds = 0.0  # no drift
+        if task.slot >= 0 and self.board is not None:
+            self.board.release(task.slot)
+            task.slot = -1
         for owed in self._worn.values():
-            owed.discard(call.key)
+            owed.discard(task.key)
+        self.wake()
+
+
+def _identity(fn: Any) -> Hashable:
+    """Return what a callable has in common with others that will take about as long."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if isinstance(fn, MethodType):
+        fn = fn.__func__
+    if isinstance(fn, FunctionType):
+        return fn.__code__
+    if isinstance(fn, BuiltinFunctionType):
+        if fn.__self__ is None or isinstance(fn.__self__, ModuleType):
+            return fn
+        return type(fn.__self__), fn.__name__
+    return type(fn)  # type: ignore[return-value]
 
 
 def _attempt_key(key: str, attempt: int) -> str:

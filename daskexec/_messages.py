@@ -1,7 +1,7 @@
-"""What a backend reports to its dispatcher. Floor 0.
+"""What a backend reports to its dispatcher. Floor 3.
 
 A backend puts these on the dispatcher's queue; it calls nothing else of it. A backend for
-another system than Dask needs these five and the methods of `Backend`, no more.
+another system than Dask needs these six and the methods of `Backend`, no more.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from daskexec._calls import Outcome, Ticket
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
-__all__ = ["Backend", "Done", "Failed", "Line", "Lost", "Started", "Threads"]
+__all__ = ["Backend", "Done", "Failed", "Line", "Lost", "Slow", "Started", "Threads"]
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A worker has begun a call. `worn`: it will take no more and wants to be replaced."""
+    """A worker has begun a task. `worn`: it will take no more and wants to be replaced."""
 
     key: str
     worker: str
@@ -31,15 +31,23 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The outcome of a call is here."""
+    """The outcome of a task is here."""
 
     key: str
     outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
+class Slow:
+    """A call of a task takes long, and others wait behind it on its worker."""
+
+    key: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
-    """The cluster gave the call up, with an error of its own (such as ``KilledWorker``)."""
+    """The cluster gave the task up, with an error of its own (such as ``KilledWorker``)."""
 
     key: str
     error: BaseException
@@ -72,13 +80,18 @@ class Backend(Protocol):
         """Tell whether the cluster that this backend began with is still there."""
 
     def send(self, ticket: Ticket, options: CallOptions) -> None:
-        """Have one attempt of a call run; does not block."""
+        """Have one attempt of a task run; does not block."""
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
-        """Stop calls that were not begun; the result says which ones will never run."""
+        """Stop tasks that were not begun; the result says which ones will never run."""
+
+    def relieve(
+        self, key: str, worker: str, waiting: list[str]
+    ) -> concurrent.futures.Future[dict[str, Any]]:
+        """Take from a worker what waits behind a slow task: see `daskexec._remote.relieve`."""
 
     def value_future(self, key: str, name: str) -> Any:
-        """Return the cluster's own future, called `name`, for the value of an attempt."""
+        """Return the cluster's own future, called `name`, for the value of a task of one call."""
 
     def plain_future(self, blob: bytes, name: str) -> Any:
         """Return the cluster's own future, called `name`, for an already pickled value."""

@@ -1,12 +1,15 @@
-"""The only code that runs on workers. Floor 1.
+"""The only code that runs on workers. Floor 3.
 
-A Dask task of ours is ``run_call(ticket)``: it unpickles one call, runs it, pickles what came
-of it, and returns an `Outcome`. It runs on a thread of the worker's pool. Nothing that a
-user's code does there, `SystemExit` and unpicklable results included, reaches Dask's own
-machinery.
+A Dask task of ours is ``run_task(ticket)``: it unpickles its calls one by one, runs each, pickles
+what came of it, and returns an `Outcome` for all. It runs on a thread of the worker's pool.
+Nothing that a user's code does there, `SystemExit` and unpicklable results included, reaches
+Dask's own machinery.
 
-What a process remembers is below; one lock guards it. A call is begun at most once: `_begin`
-and `withdraw` exclude each other under that lock.
+A task is begun at most once: `_begin` and `withdraw` exclude each other under `_lock`, which
+guards all that a process remembers. A call of a shared task is begun at most once: whoever takes
+it out of the task's queue, its thread to run it or `relieve` to hand it back, has it alone. While
+a task runs the worker's event loop looks after it (`_look`): a call that takes long is reported to
+the client, which then relieves the worker of what waits behind it.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import os
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -24,69 +27,91 @@ from typing import Any
 import distributed
 from distributed import Status, WorkerPlugin, get_worker
 
-from daskexec import _calls
-from daskexec._board import INITIALIZING, RUNNING, Board
-from daskexec._calls import Failure, Outcome, Ticket
+from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
+from daskexec._calls import Body, Load, Outcome, Ticket, size_of
+from daskexec._failures import Failure
+from daskexec._pickling import dump, load, main_globals, running
 
-__all__ = ["InitializerPlugin", "open_board", "run_call", "value_of", "withdraw"]
+__all__ = [
+    "InitializerPlugin",
+    "open_board",
+    "relieve",
+    "run_task",
+    "value_of",
+    "withdraw",
+]
 
 _REMEMBERED = 20_000
 _EXECUTORS = 100
+_FUNCTIONS = 256
+#: Seconds between two reports of one slow call, at most, unless it may take longer anyway.
+_LONGEST_PAUSE = 2.0
+#: Bytes of results after which a shared task goes no further.
+_MOST_BYTES = 4 << 20
 
 _lock = threading.Lock()
 _begun: OrderedDict[str, None] = OrderedDict()
 _withdrawn: OrderedDict[str, None] = OrderedDict()
+_under_way: dict[str, _Run] = {}  # tasks that run now, by key
 _calls_begun: dict[str, int] = {}  # executor -> calls begun here
+_functions: OrderedDict[bytes, Any] = OrderedDict()  # that last, by their pickles
 _initializers: dict[str, _Initializer] = {}  # executor -> its initializer
 _board: Board | None = None
 
 
 def open_board(path: str) -> None:
-    """Have this process mark the calls it begins (workers that daskexec started)."""
+    """Have this process mark the tasks it begins (workers that daskexec started)."""
     global _board
     _board = Board(path)
 
 
-def run_call(ticket: Ticket) -> Outcome:
-    """Run one call on this worker; the value of its Dask task is the outcome."""
-    refusal = _begin(ticket)
+def run_task(ticket: Ticket) -> Outcome:
+    """Run one task on this worker; the value of the Dask task is the outcome."""
+    run = _Run(ticket)
+    refusal = _begin(run)
     if refusal is not None:
         return refusal
     worker = get_worker()
     _report(worker, ticket)
-    _calls.running.give_thread_back = _give_thread_back
-    _calls.running.executor = ticket.executor
+    worker.loop.add_callback(_watch, worker, run)
+    running.give_thread_back = run.give_thread_back
+    running.executor = ticket.executor
     try:
         if ticket.has_initializer:
             failure = _initialize(ticket)
             if failure is not None:
-                return Outcome("initializer", failure)
+                return Outcome("initializer", [failure])
             _mark(ticket, RUNNING)
-        outcome = _run(ticket)
-        _leave(ticket, outcome)
-        return outcome
+        run.run()
+        _mark(ticket, FINISHED)
+        return run.outcome()
     finally:
-        _calls.running.give_thread_back = None
+        running.give_thread_back = None
+        run.over = True
+        with _lock:
+            _under_way.pop(ticket.key, None)
         _flush()
 
 
-def _begin(ticket: Ticket) -> Outcome | None:
+def _begin(run: _Run) -> Outcome | None:
+    ticket = run.ticket
     key = ticket.key
     with _lock:
         if key in _withdrawn:
             del _withdrawn[key]
-            return Outcome("withdrawn", None)
+            return Outcome("withdrawn", [])
         if _board is not None and ticket.slot >= 0:
             if not _board.has_turn(ticket.slot, ticket.turn):
-                return Outcome("withdrawn", None)  # settled already: nobody waits for it
+                return Outcome("withdrawn", [])  # settled already: nobody waits for it
             pid, stage = _board.read(ticket.slot)
             if stage:
-                left = _board.recover(ticket.slot, key)
-                return left if left is not None else Outcome("refused", stage, pid=pid)
+                left = _board.recover(ticket.slot, ticket.turn, pid)
+                return Outcome("refused", left, pid=pid, detail=stage)
             _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
+        _under_way[key] = run
         if ticket.max_calls:
             _calls_begun[ticket.executor] = _calls_begun.get(ticket.executor, 0) + 1
     return None
@@ -97,14 +122,8 @@ def _mark(ticket: Ticket, stage: int) -> None:
         _board.mark(ticket.slot, stage)
 
 
-def _leave(ticket: Ticket, outcome: Outcome) -> None:
-    if _board is not None and ticket.slot >= 0:
-        with _lock:
-            _board.leave(ticket.slot, ticket.key, outcome, outcome.__sizeof__())
-
-
 def _report(worker: Any, ticket: Ticket) -> None:
-    """Tell the client that the call is running, and on its way out when the worker is worn."""
+    """Tell the client that the task is running, and on its way out when the worker is worn."""
     message: dict[str, Any] = {
         "daskexec": ticket.executor,
         "key": ticket.key,
@@ -122,20 +141,129 @@ def _pause(worker: Any) -> None:
     worker.status = Status.paused  # the scheduler sends its tasks elsewhere
 
 
-def _run(ticket: Ticket) -> Outcome:
-    start = time.perf_counter()
-    try:
-        fn, args, kwargs = _calls.load(ticket.blob)
-        before = _main_globals_of(fn).copy()
-        value = fn(*args, **kwargs)
-        seconds = time.perf_counter() - start
-        if before:
-            _keep_assigned_globals(fn, before)
-        del fn, args, kwargs, before
-        return Outcome("value", _calls.dump(value), seconds)
-    except BaseException as exc:
-        exc.__traceback__ = _users_frames(exc)
-        return Outcome("error", Failure.of(exc), time.perf_counter() - start)
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()  # unless closed, or replaced by the user's code
+
+
+class _Run:
+    """One task while it runs.
+
+    Its thread alone runs `run`; `todo` and `bodies` are shared with the event loop's, whose
+    steps (take from one end, append, copy) are atomic.
+    """
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        carried = Load.unpack(ticket.load)
+        self.functions, self.which = carried.functions, carried.which
+        # Kept as bytes until it is this call's turn, unless none of them can change.
+        self.together = not isinstance(carried.calls, list)
+        self.todo: deque[Any] = deque(load(carried.calls) if self.together else carried.calls)
+        self.calls = len(self.todo)
+        self.bodies: list[Body] = []
+        self.seconds: list[float] = []
+        self.given_out = 0  # bodies that `relieve` has given out already
+        self.since = time.perf_counter()  # when the call began that is running
+        self.pause = ticket.slow_after  # seconds until its calls are looked at again
+        self.gave_thread_back = False
+        self.over = False
+
+    def run(self) -> None:
+        """Run the calls until none is left, or the rest is better off elsewhere."""
+        ticket, todo, bodies, clock = self.ticket, self.todo, self.bodies, time.perf_counter
+        board = _board if ticket.slot >= 0 else None
+        self.since = start = clock()
+        stop = start + ticket.stop_after
+        size = 0
+        while True:
+            try:
+                call = todo.popleft()
+            except IndexError:
+                return
+            index = len(bodies)
+            body = self._body(index, call)
+            del call
+            if board is not None:
+                board.leave(ticket.slot, ticket.turn, index, body)
+            now = clock()
+            self.seconds.append(now - self.since)
+            self.since = now
+            bodies.append(body)
+            size += len(body) if type(body) is bytes else size_of(body)
+            if now > stop or size > _MOST_BYTES or self.gave_thread_back:
+                todo.clear()
+                return
+
+    def _body(self, index: int, call: Any) -> Body:
+        """Run one call."""
+        try:
+            which = 0 if self.which is None else self.which[index]
+            if which < 0:
+                fn, args, kwargs = load(call)
+            else:
+                fn = self._function(*self.functions[which])
+                args, kwargs = (call, _NO_KEYWORDS) if self.together else load(call)
+            call = None
+            names = _main_globals_of(fn)
+            before = names.copy() if names else None
+            value = fn(*args, **kwargs)
+            if before:
+                _keep_assigned_globals(fn, before)
+            del fn, args, kwargs, names, before
+            return dump(value)
+        except BaseException as exc:
+            exc.__traceback__ = _users_frames(exc)
+            return Failure.of(exc)
+
+    def _function(self, blob: bytes, lasting: bool) -> Any:
+        if not lasting:
+            return load(blob)
+        fn = _functions.get(blob)
+        if fn is None:
+            fn = _functions[blob] = load(blob)
+            if len(_functions) > _FUNCTIONS:
+                with contextlib.suppress(KeyError):  # another thread was here
+                    _functions.popitem(last=False)
+            return fn
+        if fn.__module__ == "__main__":  # what calls have assigned since it came
+            assigned = main_globals.get(self.ticket.executor)
+            if assigned:
+                fn.__globals__.update(assigned)
+        return fn
+
+    def hand_back(self) -> int:
+        """Begin no further call; return how many were not begun."""
+        calls = 0
+        with contextlib.suppress(IndexError):
+            while True:
+                self.todo.pop()
+                calls += 1
+        return calls
+
+    def outcome(self, first: int = 0) -> Outcome:
+        """Return what came of the calls from `first` on, as far as they are over."""
+        return Outcome(
+            "ran",
+            self.bodies[first:],
+            first=first,
+            seconds=self.seconds[first:],
+            pid=os.getpid(),
+        )
+
+    def give_thread_back(self) -> None:
+        """Let the worker run another task beside the call on this thread.
+
+        Called when a call submits calls: it will wait for them in one way or another, and
+        with all threads waiting so nothing would ever run.
+        """
+        running.give_thread_back = None
+        self.gave_thread_back = True
+        distributed.secede()
+
+
+_NO_KEYWORDS: dict[str, Any] = {}
 
 
 def _users_frames(exc: BaseException) -> Any:
@@ -143,10 +271,72 @@ def _users_frames(exc: BaseException) -> Any:
     return trace.tb_next if trace is not None and trace.tb_next is not None else trace
 
 
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, OSError, ValueError):
-            stream.flush()  # unless closed, or replaced by the user's code
+# --- slow calls -----------------------------------------------------------------------------
+
+
+def _watch(worker: Any, run: _Run) -> None:
+    """Look after a task from now on; on the worker's event loop."""
+    if not run.over:
+        worker.loop.call_later(run.ticket.slow_after, _look, worker, run)
+
+
+def _look(worker: Any, run: _Run) -> None:
+    if run.over:
+        return
+    left = run.since + run.ticket.slow_after - time.perf_counter()
+    if left > 0:
+        worker.loop.call_later(max(left, 0.01), _look, worker, run)
+        return
+    if (
+        run.todo
+        or len(run.bodies) > run.given_out
+        or any(task.key not in _withdrawn for task in worker.state.ready)
+    ):
+        worker.log_event(
+            run.ticket.topic,
+            {
+                "daskexec": run.ticket.executor,
+                "slow": run.ticket.key,
+                "worker": worker.address,
+            },
+        )
+        run.pause = min(2 * run.pause, max(run.pause, _LONGEST_PAUSE))
+    worker.loop.call_later(run.pause, _look, worker, run)
+
+
+def relieve(key: str, waiting: list[str], dask_worker: Any = None) -> dict[str, Any]:
+    """Take from this worker what waits for a slow call.
+
+    Runs on the worker's event loop.
+
+    Parameters
+    ----------
+    key : str
+        Key of the slow call's task: its calls that are not begun are handed back, and the
+        results of those that are over are given out.
+    waiting : list of str
+        Keys of other tasks of the same executor. Those that have come to this worker and are
+        not begun are barred from it.
+
+    Returns
+    -------
+    dict
+        "begun": calls of the task that were begun, or None if it is over; "outcome": the
+        `Outcome` of those finished; "barred": keys of the tasks that will not run here.
+    """
+    answer: dict[str, Any] = {"begun": None, "outcome": None, "barred": []}
+    with _lock:
+        run = _under_way.get(key)
+        for other in waiting:
+            if other not in _begun and other in dask_worker.state.tasks:
+                _bar(other)
+                answer["barred"].append(other)
+    if run is not None:
+        if run.ticket.stop_after != float("inf"):
+            answer["begun"] = run.calls - run.hand_back()
+        answer["outcome"] = run.outcome(run.given_out)
+        run.given_out += len(answer["outcome"].bodies)
+    return answer
 
 
 # --- initializer --------------------------------------------------------------------------
@@ -165,7 +355,7 @@ class _Initializer:
         with self.lock:  # other threads of the process wait for it, as they must
             if not self.done:
                 try:
-                    fn, args = _calls.load(self.blob)
+                    fn, args = load(self.blob)
                     before = _main_globals_of(fn).copy()
                     fn(*args)
                     _keep_assigned_globals(fn, before, mutated=True)
@@ -211,9 +401,9 @@ def _keep_assigned_globals(
         )
     }
     if kept:
-        _calls.main_globals.setdefault(_calls.running.executor, {}).update(kept)
-        while len(_calls.main_globals) > _EXECUTORS:
-            del _calls.main_globals[next(iter(_calls.main_globals))]
+        main_globals.setdefault(running.executor, {}).update(kept)
+        while len(main_globals) > _EXECUTORS:
+            del main_globals[next(iter(main_globals))]
 
 
 class InitializerPlugin(WorkerPlugin):
@@ -234,41 +424,31 @@ class InitializerPlugin(WorkerPlugin):
         _initializers.pop(self.executor, None)
 
 
-# --- cancelling, nesting, values ------------------------------------------------------------
+# --- cancelling, values ---------------------------------------------------------------------
 
 
 def withdraw(keys: list[str]) -> list[str]:
-    """Bar calls from being begun by this process; return those that were begun already."""
+    """Bar tasks from being begun by this process; return those that were begun already."""
     begun = []
     with _lock:
         for key in keys:
             if key in _begun:
                 begun.append(key)
             else:
-                _withdrawn[key] = None
-                if len(_withdrawn) > _REMEMBERED:
-                    _withdrawn.popitem(last=False)
+                _bar(key)
     return begun
 
 
-def _give_thread_back() -> None:
-    """Let the worker run another task beside the call on this thread.
-
-    Called when a call submits calls: it will wait for them in one way or another, and with
-    all threads waiting so nothing would ever run.
-    """
-    _calls.running.give_thread_back = _nothing_to_give
-    distributed.secede()
-
-
-def _nothing_to_give() -> None:
-    """The thread was given back already."""
+def _bar(key: str) -> None:
+    _withdrawn[key] = None
+    if len(_withdrawn) > _REMEMBERED:
+        _withdrawn.popitem(last=False)
 
 
 def value_of(outcome: Outcome) -> Any:
-    """Turn an outcome into the plain value or exception, for other Dask code."""
-    if outcome.kind == "value":
-        return _calls.load(outcome.body)
-    if isinstance(outcome.body, Failure):
-        raise outcome.body.load()
+    """Turn the outcome of a task of one call into its value, for other Dask code."""
+    for body in outcome.bodies:
+        if isinstance(body, Failure):
+            raise body.load()
+        return load(body)
     raise RuntimeError(f"the call did not run: {outcome.kind}")

@@ -1,4 +1,4 @@
-"""From what a backend reports to finished futures. Floor 3.
+"""From what a backend reports to finished futures. Floor 5.
 
 The settle thread takes the reports off the inbox one by one, unpickles results, sets futures,
 and decides what is tried again. It runs no user code but the unpickling of results: the
@@ -16,15 +16,15 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
-from daskexec import _calls
-from daskexec._batching import BatchPolicy
 from daskexec._board import INITIALIZING
-from daskexec._calls import Outcome
-from daskexec._ledger import Call, Ledger
-from daskexec._messages import Done, Failed, Line, Lost, Started, Threads
+from daskexec._calls import Body, Outcome, size_of
+from daskexec._failures import Failure
+from daskexec._ledger import Ledger, Raised, Stretch, Task
+from daskexec._messages import Done, Failed, Line, Lost, Slow, Started, Threads
 from daskexec._patience import Patience
+from daskexec._pickling import load
 from daskexec.errors import InitializerFailed, WorkerDied
-from daskexec.futures import DaskFuture
+from daskexec.futures import DaskFuture, finish_all, set_all_running
 
 __all__ = ["CHECK", "Answer", "Settler", "like"]
 
@@ -39,8 +39,17 @@ ErrorFactory = Callable[[], BaseException]
 class Answer:
     """A message to the settle thread: the workers' answer on what they have not begun."""
 
-    def __init__(self, answer: concurrent.futures.Future[set[str]], calls: list[Call]) -> None:
-        self.answer, self.calls = answer, calls
+    def __init__(self, answer: concurrent.futures.Future[set[str]], tasks: list[Task]) -> None:
+        self.answer, self.tasks = answer, tasks
+
+
+class _Relief:
+    """A message to the settle thread: what was taken from behind a slow call."""
+
+    def __init__(
+        self, answer: concurrent.futures.Future[dict[str, Any]], task: Task, others: list[Task]
+    ) -> None:
+        self.answer, self.task, self.others = answer, task, others
 
 
 class Settler:
@@ -49,8 +58,6 @@ class Settler:
     Parameters
     ----------
     ledger : Ledger
-    policy : BatchPolicy
-        Is told the run times.
     patience : Patience
     give_up : callable
         Breaks the executor; takes a function that makes the error, for each future anew.
@@ -59,14 +66,13 @@ class Settler:
     def __init__(
         self,
         ledger: Ledger,
-        policy: BatchPolicy,
         patience: Patience,
         give_up: Callable[[ErrorFactory], None],
     ) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.callbacks: queue.SimpleQueue[DaskFuture[Any] | None] = queue.SimpleQueue()
         self.line: Line | None = None  # set when the cluster is up
-        self._ledger, self._policy, self._patience = ledger, policy, patience
+        self._ledger, self._patience = ledger, patience
         self._give_up = give_up
 
     def settle(self) -> None:
@@ -95,15 +101,19 @@ class Settler:
         elif isinstance(message, Threads):
             with self._ledger.changed:
                 self._ledger.threads = message.count
-                self._ledger.changed.notify_all()
+                self._ledger.wake()
         elif isinstance(message, Lost):
             error = message.error
             self._give_up(like(error))
         elif isinstance(message, Answer):
             answer = message.answer
             if not answer.cancelled() and answer.exception() is None:
-                for call in message.calls:
-                    self.withdrawn(answer.result(), call)
+                for task in message.tasks:
+                    self.withdrawn(answer.result(), task)
+        elif isinstance(message, Slow):
+            self._slow(message)
+        elif isinstance(message, _Relief):
+            self._relieved(message)
         self._check()
 
     def _check(self) -> None:
@@ -124,94 +134,173 @@ class Settler:
             self._give_up(lambda: BrokenExecutor(reason))
 
     def _started(self, message: Started) -> None:
-        call = self._ledger.started(message)
-        if call is not None:
-            call.future._set_running()
+        task = self._ledger.started(message)
+        if task is not None:
+            set_all_running(call.future for call in task.calls)
         self._replace_worn()
 
     def _done(self, key: str, outcome: Outcome) -> None:
-        call = self._ledger.sent.get(key)
-        if call is None:
+        task = self._ledger.sent.get(key)
+        if task is None:
             return
-        if outcome.kind == "value":
-            self._policy.observe(outcome.seconds)
-            try:
-                value = _calls.load(outcome.body)
-            except BaseException as exc:
-                self.over(call, error=exc)
-            else:
-                self.over(call, value=value)
-        elif outcome.kind == "error":
-            self._policy.observe(outcome.seconds)
-            self._over_or_again(call, outcome.body.load())
+        if outcome.kind == "ran":
+            self._results(task, outcome)
+            self._ledger.again(task)  # what the worker has handed back
         elif outcome.kind == "initializer":
-            error = outcome.body.load()
+            assert isinstance(outcome.bodies[0], Failure)
+            error = outcome.bodies[0].load()
             _LOG.critical("Exception in initializer:", exc_info=error)
             self._give_up(lambda: _initializer_failed(error))
         elif outcome.kind == "refused":
-            self._refused(call, outcome)
+            self._refused(task, outcome)
         elif outcome.kind == "withdrawn":
-            self.withdrawn({key}, call)
+            self.withdrawn({key}, task)
+        self._replace_worn()
 
-    def _refused(self, call: Call, outcome: Outcome) -> None:
-        """Another process had begun the call, and did not finish it."""
+    def _results(self, task: Task, outcome: Outcome) -> None:
+        """Settle those members of a task of which an outcome tells."""
+        bodies = outcome.bodies
+        if task.options.retries and bodies and isinstance(bodies[0], Failure):
+            self._over_or_again(task, bodies[0].load())  # it was alone
+            return
+        ledger, load_ = self._ledger, task.load
+        with ledger.changed:
+            self._observe(task, outcome)
+            start, stop = ledger.told(task, outcome.first, len(bodies))
+        if start == stop:
+            return
+        news = bodies[start - outcome.first : stop - outcome.first]
+        if isinstance(load_, Stretch):
+            load_.job.fill(load_.first + start, news)
+            return
+        bodies.clear()
+        outcome.bodies = []
+        finish_all(
+            [
+                _loaded(call.future, body)
+                for call, body in zip(load_[start:stop], news, strict=True)
+            ]
+        )
+
+    def _observe(self, task: Task, outcome: Outcome) -> None:
+        """Tell the policy the run times; with the ledger's lock held."""
+        observe, seconds = self._ledger.policy.observe, outcome.seconds
+        if task.mixed and isinstance(task.load, list):
+            for call, each, body in zip(
+                task.load[outcome.first :], seconds, outcome.bodies, strict=False
+            ):
+                if call.function is not None:  # else it is over
+                    observe(call.function, each, 1, size_of(body))
+        else:
+            observe(task.function, sum(seconds), len(seconds), sum(map(size_of, outcome.bodies)))
+
+    def _slow(self, message: Slow) -> None:
+        """A call takes long: have what waits behind it done elsewhere."""
+        line = self.line
+        task = self._ledger.sent.get(message.key)
+        if task is None or line is None or not line.backend.alive():
+            return
+        task.slow = True
+        with self._ledger.changed:
+            sent = self._ledger.sent.values()
+            others = [other for other in sent if other.started is None]
+            if sum(other.slow for other in sent) >= self._ledger.threads:
+                others = []  # nobody is free to take them
+        keys = [other.key for other in others]
+        answer = line.backend.relieve(message.key, message.worker, keys)
+        answer.add_done_callback(lambda done: self.inbox.put(_Relief(done, task, others)))
+
+    def _relieved(self, relief: _Relief) -> None:
+        if relief.answer.cancelled() or relief.answer.exception() is not None:
+            return  # the worker is gone, or going: its tasks come back in another way
+        answer = relief.answer.result()
+        task = relief.task
+        if answer["outcome"] is not None:
+            self._results(task, answer["outcome"])
+        if answer["begun"] is not None:
+            self._ledger.again(task, answer["begun"])
+        barred = set(answer["barred"])
+        for other in relief.others:
+            self.withdrawn(barred, other)
+
+    def _refused(self, task: Task, outcome: Outcome) -> None:
+        """Another process had begun the task, and did not finish it."""
         line = self.line
         assert line is not None
         name, reason = line.death_of(outcome.pid) if line.death_of else ("", "")
-        if outcome.body == INITIALIZING:
+        if outcome.detail == INITIALIZING:
             self._give_up(
                 lambda: InitializerFailed(
                     f"worker {name} ended while it ran the initializer: {reason or 'no reason'}"
                 )
             )
             return
-        if call.started is None:
-            call.begun += 1
         where = f"{name} (process {outcome.pid})"
         host = os.uname().nodename
-        function = call.options.name or call.future.key.rpartition("-")[0]
-        self._over_or_again(call, WorkerDied(function, where, host, reason, max(call.begun, 1)))
+        if None in outcome.bodies:  # finished, and too large to be kept
+            del outcome.bodies[outcome.bodies.index(None) :]
+        self._results(task, outcome)
+        if task.told < task.end:
+            # The first that it left no result of was running; those behind had not begun.
+            self._ledger.again(task, task.told + 1)
+            died = WorkerDied(_name_of(task), where, host, reason, _begun(task))
+            self._over_or_again(task, died)
 
     def _failed(self, message: Failed) -> None:
         """Dask gave the task up: its workers were lost, more often than Dask allows.
 
-        That happens to whatever a killer call had for company, too. So every such call is
-        tried once more, these calls one at a time, before it is held to be the killer.
+        That happens to whatever a killer call had for company, too. So calls that shared the
+        task are tried once more, each alone; and a call that was alone once more, such calls one
+        at a time, before it is held to be the killer.
         """
-        call = self._ledger.sent.get(message.key)
-        if call is None:
+        task = self._ledger.sent.get(message.key)
+        if task is None:
             return
         if type(message.error).__name__ != "KilledWorker":
-            self.over(call, error=message.error)
-        elif not call.suspect:
-            call.suspect = True
-            self._ledger.again(call)
+            self.fail(task, message.error)
+        elif len(task.load) > 1:
+            self._ledger.again(task, alone=True)
+        elif task.calls and not task.suspect:
+            task.calls[0].suspect = True
+            self._ledger.again(task, ran=True)
         else:
-            started, function = call.started, call.future.key.rpartition("-")[0]
+            started = task.started
             worker = started.name if started else ""
             host = started.worker.rpartition(":")[0].rpartition("/")[2] if started else ""
-            begun = max(call.begun, 1)
-            died = WorkerDied(function, worker, host, "the connection to it was lost", begun)
-            self._over_or_again(call, died)
+            died = WorkerDied(
+                _name_of(task), worker, host, "the connection to it was lost", _begun(task)
+            )
+            self._over_or_again(task, died)
 
-    def withdrawn(self, keys: set[str], call: Call) -> bool:
-        """Cancel a call if it is among those that will never run."""
-        if call.key not in keys:
-            return False
-        self._ledger.forget(call)
-        return call.future._cancel_now()
+    def withdrawn(self, keys: set[str], task: Task) -> None:
+        """Take a task back if it is among those that no worker will run."""
+        if task.key not in keys:
+            return
+        for call in self._ledger.withdrawn(task):
+            call.future._cancel_now()
 
-    def _over_or_again(self, call: Call, error: BaseException) -> None:
-        if call.begun <= call.options.retries and call.blob is not None:
-            self._ledger.again(call)
+    def _over_or_again(self, task: Task, error: BaseException) -> None:
+        """Try the only call of a task again, if it may be; else fail it."""
+        calls = task.calls
+        if calls and _begun(task) <= calls[0].options.retries:
+            self._ledger.again(task, ran=True)
         else:
-            self.over(call, error=error)
+            self.fail(task, error)
 
-    def over(self, call: Call, *, value: Any = None, error: BaseException | None = None) -> None:
-        """Settle a call."""
-        self._ledger.forget(call)
-        call.future._finish(value=value, error=error)
+    def fail(self, task: Task, error: BaseException) -> None:
+        """Fail all that a sent task has not told of."""
+        load_ = task.load
+        start, stop = self._ledger.told(task, task.told, task.end - task.told)
+        if isinstance(load_, Stretch):
+            load_.job.fill(load_.first + start, [Raised(error)] * (stop - start))
+        else:
+            finish_all([(call.future, None, error) for call in load_[start:stop]])
         self._replace_worn()
+
+    def fail_items(self, items: Stretch, error: BaseException) -> None:
+        """Fail items of a map that are in hand."""
+        self._ledger.drop_items(len(items))
+        items.job.fill(items.first, [Raised(error)] * len(items))
 
     def _replace_worn(self) -> None:
         """Have worn worker processes replaced once all they have run is here."""
@@ -228,6 +317,26 @@ class Settler:
             with contextlib.suppress(BaseException):
                 future._run_callbacks()
             del future  # or its value would live until the next one comes
+
+
+def _loaded(
+    future: DaskFuture[Any], body: Body
+) -> tuple[DaskFuture[Any], Any, BaseException | None]:
+    if isinstance(body, Failure):
+        return future, None, body.load()
+    try:
+        return future, load(body), None
+    except BaseException as exc:
+        return future, None, exc
+
+
+def _name_of(task: Task) -> str:
+    return task.options.name or str(task.function.name)
+
+
+def _begun(task: Task) -> int:
+    """How many times the first call of a task that has begun was begun in all."""
+    return max(1, task.begun) + sum(call.begun for call in task.calls[:1])
 
 
 def _initializer_failed(cause: BaseException) -> InitializerFailed:

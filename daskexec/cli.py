@@ -1,6 +1,6 @@
 """The command line: ``daskexec logs FILE...``.
 
-Role: arguments in, a report on stdout, everything else on stderr, an exit status. Floor 8,
+Role: arguments in, a report on stdout, everything else on stderr, an exit status. Floor 11,
 the top. Imports of rich, the log job and the executors wait until they are needed, so that
 ``--help`` and a wrong option answer at once.
 

@@ -1,4 +1,4 @@
-"""DaskExecutor: the public face. Floor 5.
+"""DaskExecutor: the public face. Floor 8.
 
 The stdlib's interface, checked arguments, and nothing else: the work is the dispatcher's.
 """
@@ -12,17 +12,18 @@ import secrets
 import sys
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from time import monotonic
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar, overload
 
-from daskexec import _calls, clusters
-from daskexec._batching import BatchPolicy
+from daskexec import clusters
+from daskexec._batching import BatchPolicy, Sharing
 from daskexec._dispatcher import Dispatcher
 from daskexec._ledger import Call
+from daskexec._mapping import Errors, MapJob
 from daskexec._patience import Patience
+from daskexec._pickling import dump, function_name, running
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -32,6 +33,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _DEFAULTS = CallOptions()
+
+# Seconds of work for each worker thread that may wait on the scheduler. A cluster that was given
+# may be adaptive: Dask lets it grow when there are over 5 s of work for each thread.
+_AHEAD = 0.5
+_AHEAD_SHARED = 6.0
 
 # These two let no thread start once the main one has ended, though others still have work to
 # do (python/cpython#113964): there the constructor waits for the cluster.
@@ -72,6 +78,10 @@ class DaskExecutor(Executor):
         Serve Dask's dashboard on http://127.0.0.1:8787. Own clusters only; needs bokeh.
     connect_timeout : float
         Seconds in which the scheduler at an address must answer.
+    sharing : {"auto", "always", "never"}
+        Whether small calls share Dask tasks, which makes them fast: when their run time is
+        known to be short, two by two before that as well, or not at all. With "never" each
+        call is a task of its own on Dask's dashboard.
     worker_timeout : float, optional
         Seconds without any worker after which waiting calls fail with ``BrokenExecutor``.
         When None they wait on, and a warning says so.
@@ -106,6 +116,7 @@ class DaskExecutor(Executor):
         dashboard: bool = False,
         connect_timeout: float = clusters.CONNECT_TIMEOUT,
         worker_timeout: float | None = None,
+        sharing: Sharing = "auto",
     ) -> None:
         _check_count("max_workers", max_workers)
         _check_count("max_tasks_per_child", max_tasks_per_child)
@@ -133,15 +144,20 @@ class DaskExecutor(Executor):
                     )
         blob = None
         if initializer is not None:
-            blob = _calls.dump((initializer, tuple(initargs)))
+            blob = dump((initializer, tuple(initargs)))
 
         self._id = secrets.token_hex(10)
         self._numbers = itertools.count()
         self._options = _DEFAULTS
         self._base: DaskExecutor | None = None  # of a view: keeps it from being collected
+        # A worker process that is to end after some calls is not given many at a time.
+        policy = BatchPolicy(
+            "never" if max_tasks_per_child else sharing,
+            ahead=_AHEAD if cluster is None else _AHEAD_SHARED,
+            limit=None if cluster is None else max_workers,
+        )
         if cluster is None:
             self._max_workers = max_workers or _usable_cores()
-            policy = BatchPolicy()
             options = {name: value for name, (value, _) in own.items()}
             connect = clusters.own(self._id, self._max_workers, options)
             self._client: Any = None
@@ -149,7 +165,6 @@ class DaskExecutor(Executor):
             client, close = clusters.open_client(cluster, connect_timeout)
             self._client = client
             self._max_workers = max_workers or max(1, clusters.threads_of(client))
-            policy = BatchPolicy(limit=max_workers)
             connect = clusters.shared(self._id, client, close)
         self._dispatcher = Dispatcher(
             connect,
@@ -199,17 +214,25 @@ class DaskExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")
-        give_thread_back = getattr(_calls.running, "give_thread_back", None)
+        give_thread_back = getattr(running, "give_thread_back", None)
         if give_thread_back is not None:
             give_thread_back()
-        name = self._options.name or _calls.function_name(fn)
-        key = f"{name.strip('<>')}-{self._id}{next(self._numbers) & 0xFFFFFFFF:08x}0000"
-        future: DaskFuture[T] = DaskFuture(key, self._dispatcher)
-        call = Call(future, fn, args, kwargs, self._options)
-        future._call = call
+        call = self._call(fn, args, kwargs)
+        future: DaskFuture[T] = call.future
         self._dispatcher.submit(call)
         return future
 
+    def _call(self, fn: Any, args: Any, kwargs: Any) -> Call:
+        future: DaskFuture[Any] = DaskFuture(
+            self._task_name(fn), next(self._numbers), self._dispatcher
+        )
+        future._call = call = Call(future, fn, args, kwargs, self._options)
+        return call
+
+    def _task_name(self, fn: Any) -> str:
+        return self._options.name or function_name(fn).strip("<>")
+
+    @overload
     def map(
         self,
         fn: Callable[..., T],
@@ -217,8 +240,33 @@ class DaskExecutor(Executor):
         timeout: float | None = None,
         chunksize: int | None = None,
         buffersize: int | None = None,
-    ) -> Iterator[T]:
-        """Yield ``fn(*items)`` for the items of the iterables taken in step, in order.
+        ordered: bool = True,
+        errors: Literal["raise"] = "raise",
+    ) -> Iterator[T]: ...
+
+    @overload
+    def map(
+        self,
+        fn: Callable[..., T],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        errors: Literal["return"],
+    ) -> Iterator[T | BaseException]: ...
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: float | None = None,
+        chunksize: int | None = None,
+        buffersize: int | None = None,
+        ordered: bool = True,
+        errors: Errors = "raise",
+    ) -> Iterator[Any]:
+        """Yield ``fn(*items)`` for the items of the iterables taken in step.
 
         Parameters
         ----------
@@ -231,21 +279,29 @@ class DaskExecutor(Executor):
             Seconds from the call of ``map`` in which a result must be there when it is
             asked for.
         chunksize : int, optional
-            Items that are sent together as one call; 1 when None.
+            Items that are to stay together: one worker runs them one after the other. When
+            None, as many share a task as make it worth its cost, from their measured run
+            times, and slow ones do not hold up others.
         buffersize : int, optional
-            Most items that are submitted and not yet yielded. When None all are submitted at
-            once. As in Python 3.14, on every Python.
+            Most items that are taken from the iterables and whose results are not yet
+            yielded, as in Python 3.14. When None all are taken at once, as ever.
+        ordered : bool
+            Yield results in the order of the items; else in the order in which they come.
+        errors : {"raise", "return"}
+            What to do with what a call raised: raise it, in its turn, which ends the
+            iteration; or yield the exception in the result's place, and go on.
 
         Raises
         ------
         TimeoutError
             When a result is asked for and not there in time.
         ValueError, TypeError
-            `chunksize` or `buffersize` is not a positive integer.
+            An argument that cannot be right; nothing was submitted.
 
         Notes
         -----
-        When the iterator is closed, dropped or raises, what has not begun is cancelled.
+        When the iterator is closed, dropped or raises, what has not begun is cancelled. It is
+        for one thread at a time.
         """
         if not callable(fn):
             raise TypeError(f"map() takes a callable first, not {type(fn).__name__}")
@@ -255,17 +311,44 @@ class DaskExecutor(Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
+        if errors not in ("raise", "return"):
+            raise ValueError(f"errors must be 'raise' or 'return', not {errors!r}")
         self._dispatcher.check_open()
+        give_thread_back = getattr(running, "give_thread_back", None)
+        if give_thread_back is not None:
+            give_thread_back()
         deadline = None if timeout is None else monotonic() + timeout
-        items = zip(*iterables, strict=False)
-        name = self._options.name or _calls.function_name(fn)
-        if chunksize is None or chunksize == 1:
-            submit = _Submit(self, fn)
-            return _ordered(submit, items, buffersize, deadline)
-        chunks = ((_calls.Chunk(fn, chunk),) for chunk in _chunked(items, chunksize))
-        ahead = None if buffersize is None else max(1, buffersize // chunksize)
-        run = _Submit(self.with_options(name=name), _calls.run_chunk)
-        return _flattened(_ordered(run, chunks, ahead, deadline))
+        name = self._task_name(fn)
+        job = MapJob(
+            self._dispatcher,
+            fn,
+            zip(*iterables, strict=False),
+            self._options,
+            lambda: f"{name}-{self._id}{next(self._numbers) & 0xFFFFFFFF:08x}0001",
+            lambda args: self._call(fn, args, {}),
+            chunk=chunksize,
+            buffersize=buffersize,
+        )
+        return job.results(ordered, errors, deadline, self)
+
+    def stats(self) -> dict[str, Any]:
+        """Return where the calls are, and how many of them share a task, and why.
+
+        Returns
+        -------
+        dict
+            ``threads`` (of the workers), ``pending`` (calls that are not done), ``queued``
+            (those of them that wait on the client), ``tasks_sent`` (Dask tasks that are with
+            the scheduler), ``calls`` and ``tasks`` (finished, and sent, since the start),
+            ``sharing``, and ``functions``: for each its ``name``, ``calls``, ``tasks``,
+            ``mean_seconds`` (None until one has run), ``share`` (calls that its last task was
+            to carry), ``argument_bytes`` and ``result_bytes`` (means of a call).
+
+        Notes
+        -----
+        For people and logs; what is in it may change between versions.
+        """
+        return self._dispatcher.stats()
 
     def with_options(self, **options: Any) -> DaskExecutor:
         """Return a view of this executor whose calls run with other options.
@@ -362,70 +445,6 @@ def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
             found = _attached[executor] = DaskExecutor(cluster=cluster)
     fields = {name: getattr(options, name) for name in CallOptions.__slots__}
     return found if options == _DEFAULTS else found.with_options(**fields)
-
-
-# --- map -----------------------------------------------------------------------------------------
-
-
-class _Submit:
-    """``submit`` of one executor for one function, by a tuple of arguments."""
-
-    def __init__(self, executor: DaskExecutor, fn: Callable[..., Any]) -> None:
-        self.executor, self.fn = executor, fn
-
-    def __call__(self, args: tuple[Any, ...]) -> DaskFuture[Any]:
-        return self.executor.submit(self.fn, *args)
-
-
-def _ordered(
-    submit: _Submit,
-    items: Iterable[tuple[Any, ...]],
-    buffersize: int | None,
-    deadline: float | None,
-) -> Iterator[Any]:
-    """Submit the first `buffersize` now, or all, and return an iterator over the results."""
-    items = iter(items)
-    futures = deque(map(submit, itertools.islice(items, buffersize)))
-    return _results(submit, items if buffersize is not None else iter(()), futures, deadline)
-
-
-def _results(
-    submit: _Submit,
-    items: Iterator[tuple[Any, ...]],
-    futures: deque[DaskFuture[Any]],
-    deadline: float | None,
-) -> Iterator[Any]:
-    try:
-        while futures:
-            for item in itertools.islice(items, 1):
-                futures.append(submit(item))
-            yield _next_result(futures, deadline)  # and keep no reference to it meanwhile
-    finally:
-        submit.executor._dispatcher.cancel_all(futures)
-
-
-def _next_result(futures: deque[DaskFuture[Any]], deadline: float | None) -> Any:
-    """Return the first future's result; it leaves the queue only when it is there."""
-    if deadline is None:
-        result = futures[0].result()
-    else:
-        result = futures[0].result(max(0.0, deadline - monotonic()))
-    futures.popleft()
-    return result
-
-
-def _chunked(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    items = iter(items)
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
-
-
-def _flattened(chunks: Iterator[_calls.Batch]) -> Iterator[Any]:
-    try:
-        for chunk in chunks:
-            yield from chunk.load()
-    finally:
-        chunks.close()  # type: ignore[attr-defined]
 
 
 # --- arguments -----------------------------------------------------------------------------------

@@ -6,18 +6,26 @@ import asyncio
 import concurrent.futures
 import contextlib
 import logging
-from collections.abc import Callable, Generator
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["DaskFuture"]
+__all__ = ["DaskFuture", "finish_all", "set_all_running"]
 
 T = TypeVar("T")
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib's futures log this
 
+#: Guards the making of conditions, and the states of futures that have none. Held for
+#: assignments only; reentrant, since the garbage collector may run anything in between.
+_unwatched = threading.RLock()
+
 
 class Canceller(Protocol):
     """What a pending future asks of its dispatcher."""
+
+    executor: str
 
     def cancel(self, future: DaskFuture[Any]) -> bool: ...
 
@@ -36,20 +44,71 @@ class DaskFuture(concurrent.futures.Future[T]):
     futures of other executors. It can be awaited.
 
     Callbacks run on a thread of the executor, never on an event loop of Dask, one after the
-    other; a slow one delays later results of the same executor only.
+    other; a slow one delays later callbacks of the same executor only.
 
-    Attributes
-    ----------
-    key : str
-        Name of the call's task in Dask: what dashboard and logs show.
+    Notes
+    -----
+    A stdlib future takes a lock, a condition and three lists from the start, 2 kB. Here they
+    are made when somebody waits or adds a callback, which most futures never see: a pending
+    one takes a few hundred bytes.
     """
 
-    def __init__(self, key: str = "", canceller: Canceller | None = None) -> None:
-        super().__init__()
-        self._done_callbacks: list[Callable[[DaskFuture[T]], object]]  # the stdlib's
-        self.key = key
-        self._canceller = canceller
+    __slots__ = (
+        "_call",
+        "_callbacks",
+        "_canceller",
+        "_exception",
+        "_lazy_condition",
+        "_name",
+        "_number",
+        "_result",
+        "_state",
+        "_watchers",
+    )
+
+    def __init__(
+        self, name: str = "", number: int = 0, canceller: Canceller | None = None
+    ) -> None:
+        # Not the stdlib's __init__: it makes what `_condition` and the lists make when needed.
+        self._state = PENDING
+        self._result: Any = None
+        self._exception: BaseException | None = None
+        self._lazy_condition: threading.Condition | None = None
+        self._watchers: list[Any] | None = None
+        self._callbacks: list[Callable[[DaskFuture[T]], object]] | None = None
+        self._name, self._number, self._canceller = name, number, canceller
         self._call: Any = None  # the dispatcher's record, while the call is not settled
+
+    @property
+    def key(self) -> str:
+        """Name of the call's task in Dask: what dashboard and logs show."""
+        executor = "" if self._canceller is None else self._canceller.executor
+        return f"{self._name}-{executor}{self._number & 0xFFFFFFFF:08x}0000"
+
+    # The stdlib's functions and methods use these three.
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        condition = self._lazy_condition
+        if condition is None:
+            made = threading.Condition()
+            with _unwatched:
+                condition = self._lazy_condition
+                if condition is None:
+                    condition = self._lazy_condition = made
+        return condition
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        if self._watchers is None:  # under the condition, as all use of it
+            self._watchers = []
+        return self._watchers
+
+    @property
+    def _done_callbacks(self) -> list[Callable[[DaskFuture[T]], object]]:
+        if self._callbacks is None:
+            self._callbacks = []
+        return self._callbacks
 
     def cancel(self) -> bool:
         """Cancel the call, unless it has begun.
@@ -64,33 +123,37 @@ class DaskFuture(concurrent.futures.Future[T]):
         A call still on the client is cancelled at once. For one that is with the scheduler
         the workers are asked whether they have begun it: a few milliseconds, 5 seconds at
         most. On a thread with a running event loop nothing blocks: the workers are asked, the
-        answer is False, and the future becomes cancelled if they had not.
+        answer is False, and the future becomes cancelled if they had not. Calls that share a
+        Dask task count as begun when the first of them is.
         """
-        with self._condition:
-            if self._state == "PENDING" and self._canceller is not None:
-                canceller = self._canceller
-            else:
-                return super().cancel()
-        return canceller.cancel(self)
+        if self._state != PENDING or self._canceller is None:
+            return super().cancel()
+        return self._canceller.cancel(self)
+
+    def cancelled(self) -> bool:
+        """Tell whether the call was cancelled."""
+        return self._state.startswith(CANCELLED)
+
+    def running(self) -> bool:
+        """Tell whether a worker has begun the call, or the task that it shares."""
+        return self._state == RUNNING
+
+    def done(self) -> bool:
+        """Tell whether the call was cancelled or has finished."""
+        return self._state == FINISHED or self.cancelled()
 
     def _cancel_now(self) -> bool:
         """Become cancelled and wake all who wait; False when it is running or done."""
         if not super().cancel():
             return False
         with self._condition:
-            if self._state == "CANCELLED":
+            if self._state == CANCELLED:
                 self.set_running_or_notify_cancel()
         return True
 
-    def _set_running(self) -> None:
-        """Become RUNNING, unless it is already, or done."""
-        with self._condition:
-            if self._state == "PENDING":
-                self.set_running_or_notify_cancel()
-
     def _finish(self, *, value: Any = None, error: BaseException | None = None) -> None:
         """Become done, once; a future that was cancelled meanwhile stays so."""
-        self._set_running()
+        set_all_running([self])
         with contextlib.suppress(concurrent.futures.InvalidStateError):
             if error is not None:
                 self.set_exception(error)
@@ -99,7 +162,7 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def _invoke_callbacks(self) -> None:
         # Called by the stdlib's set_result and friends, on whatever thread sets the result.
-        if not self._done_callbacks:
+        if not self._callbacks:
             return
         if self._canceller is None or not self._canceller.takes_callbacks(self):
             self._run_callbacks()
@@ -133,21 +196,20 @@ class DaskFuture(concurrent.futures.Future[T]):
             Called where waiting would stop the progress that it waits for: on the thread of
             the event loop that carries this executor.
         """
-        self._refuse_to_block()
         exc = self.exception(timeout)
         if exc is not None:
             # The same exception may be raised many times: its frames must not pile up.
             raise exc.with_traceback(None)
-        return super().result(0)
+        value: T = self._result
+        return value
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the call raised, or None; waits and raises as `result` does."""
-        self._refuse_to_block()
-        return super().exception(timeout)
-
-    def _refuse_to_block(self) -> None:
-        if self._canceller is not None and not self.done():
-            self._canceller.refuse_to_block()
+        if self._state != FINISHED:
+            if self._canceller is not None and not self.done():
+                self._canceller.refuse_to_block()
+            return super().exception(timeout)
+        return self._exception
 
     @property
     def dask_future(self) -> Any:
@@ -171,3 +233,34 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         return asyncio.wrap_future(self).__await__()
+
+
+def set_all_running(futures: Iterable[DaskFuture[Any]]) -> None:
+    """Have futures become RUNNING, those that are not yet, or done."""
+    watched = []
+    with _unwatched:
+        for future in futures:
+            if future._lazy_condition is not None:
+                watched.append(future)
+            elif future._state == PENDING:
+                future._state = RUNNING
+    for future in watched:
+        with future._condition:
+            if future._state == PENDING:
+                future.set_running_or_notify_cancel()
+
+
+def finish_all(
+    results: Iterable[tuple[DaskFuture[Any], Any, BaseException | None]],
+) -> None:
+    """Set the value, or else the error, of many futures; see `DaskFuture._finish`."""
+    watched = []
+    with _unwatched:
+        for future, value, error in results:
+            if future._lazy_condition is not None:
+                watched.append((future, value, error))
+            elif future._state == PENDING or future._state == RUNNING:
+                future._result, future._exception = value, error
+                future._state = FINISHED
+    for future, value, error in watched:
+        future._finish(value=value, error=error)

@@ -42,6 +42,11 @@ class CallOptions:
     resources: Mapping[str, float] | None = None
     workers: tuple[str, ...] | None = None
 
+    @property
+    def alone(self) -> bool:
+        """Whether calls with these options share no task with others."""
+        return bool(self.retries or self.resources or self.workers)
+
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
             raise TypeError(f"name must be a str, not {type(self.name).__name__}")

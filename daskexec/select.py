@@ -2,7 +2,7 @@
 
 Role: turn a word (``"threads"``), an address (``"tcp://host:8786"``) or the variable
 ``DASKEXEC_EXECUTOR`` into a ready ``concurrent.futures.Executor``; and the executor that
-is no pool at all, :class:`SerialExecutor`. Floor 6: it knows `daskexec.executor` (imported
+is no pool at all, :class:`SerialExecutor`. Floor 9: it knows `daskexec.executor` (imported
 only when Dask is asked for), and nothing above.
 
 Everything here runs in the caller's thread.

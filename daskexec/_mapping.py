@@ -1,0 +1,195 @@
+"""map(): from an input to an iterator over results, without a future for each item. Floor 7.
+
+A map is one `MapJob`. Its items wait in the ledger as a `Stretch`, of which the dispatcher
+takes as many for a task as the policy says; what they come to arrives here as *runs* of
+consecutive items (`MapJob.fill`), in any order, on the settle thread; the iterator turns runs into
+values on the thread that reads it.
+
+Most items never get an object of their own. One that must be waited for alone (a future is
+among its arguments) becomes a call with a future, and so does its part of a run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from time import monotonic
+from typing import Any, Literal
+
+from daskexec._dispatcher import Dispatcher
+from daskexec._failures import Failure
+from daskexec._ledger import Call, Raised, Stretch
+from daskexec._pickling import load
+from daskexec.futures import DaskFuture
+from daskexec.options import CallOptions
+
+__all__ = ["Errors", "MapJob"]
+
+Errors = Literal["raise", "return"]
+
+
+class MapJob:
+    """One call of ``map``.
+
+    The reading thread and the settle thread share the runs; `_arrived` is their lock.
+
+    Parameters
+    ----------
+    dispatcher : Dispatcher
+        Runs the items.
+    fn : callable
+    items : iterator of tuple
+        The arguments of each call.
+    options : CallOptions
+    next_key : callable
+        Returns a new key for a task.
+    make_call : callable
+        Returns a call, with a future, for the arguments of an item.
+    chunk : int, optional
+        Items in a task: multiples of it, when given.
+    buffersize : int, optional
+        Most items that are taken from `items` and whose results are not read.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        fn: Callable[..., Any],
+        items: Iterator[tuple[Any, ...]],
+        options: CallOptions,
+        next_key: Callable[[], str],
+        make_call: Callable[[tuple[Any, ...]], Call],
+        *,
+        chunk: int | None,
+        buffersize: int | None,
+    ) -> None:
+        self.fn, self.options, self.chunk = fn, options, chunk
+        self.next_key, self.make_call = next_key, make_call
+        self._dispatcher = dispatcher
+        self._items: Iterator[tuple[Any, ...]] | None = items if buffersize is not None else None
+        self._arrived = threading.Condition()
+        self._runs: dict[int, list[Any]] = {}  # by the index of the first item
+        self._order: deque[int] = deque()  # those indices, as they came
+        self._taken = 0  # items taken from the input
+        self._calls: list[DaskFuture[Any]] = []  # of items that are calls of their own
+        self._stretch = Stretch(self, 0, [])
+        if buffersize is None:
+            first = list(items)
+        else:
+            first = [item for _, item in zip(range(buffersize), items, strict=False)]
+        self._submit(first)
+
+    def _submit(self, items: list[tuple[Any, ...]]) -> None:
+        if self.options.retries:  # of one item, not of those that it shares a task with
+            for item in items:
+                call = self.make_call(item)
+                self._calls.append(call.future)
+                self.fill(self._taken, [call.future])
+                self._taken += 1
+                self._dispatcher.submit(call)
+        elif items:
+            self._stretch = Stretch(self, self._taken, items)
+            self._taken += len(items)
+            self._dispatcher.submit(self._stretch)
+
+    def fill(self, first: int, run: list[Any]) -> None:
+        """Take what the items from `first` on came to: bodies, `Raised` or futures."""
+        if not run:
+            return
+        with self._arrived:
+            self._runs[first] = run
+            self._order.append(first)
+            self._arrived.notify_all()
+
+    def cancel(self) -> None:
+        """Begin no further item."""
+        self._items = None
+        self._dispatcher.cancel_items(self)
+        self._dispatcher.cancel_all(self._calls)
+        with self._arrived:
+            self._runs.clear()
+
+    def results(
+        self, ordered: bool, errors: Errors, deadline: float | None, owner: Any
+    ) -> Iterator[Any]:
+        """Yield the results; keeps `owner`, the executor, from being collected meanwhile.
+
+        Parameters
+        ----------
+        ordered : bool
+            In the order of the items; else as they come.
+        errors : {"raise", "return"}
+            What to do with an item that failed.
+        deadline : float or None
+            When to give up, of the monotonic clock.
+        """
+        place = 0
+        try:
+            while place < self._taken:
+                self._read_ahead()
+                run = self._next_run(place if ordered else None, deadline)
+                place += len(run)
+                run.reverse()
+                while True:  # and keep no reference to a value
+                    if errors == "raise" and type(run[-1]) is bytes:
+                        yield load(run.pop())
+                    else:
+                        yield _value(run.pop(), errors, deadline)
+                    if not run:
+                        break
+                    self._read_ahead()
+        finally:
+            self.cancel()
+
+    def _read_ahead(self) -> None:
+        """Take one more item from the input, now that a result is asked for."""
+        if self._items is None:
+            return
+        for item in self._items:
+            if self._dispatcher.extend(self._stretch, item):
+                self._taken += 1
+            else:
+                self._submit([item])
+            return
+        self._items = None
+
+    def _next_run(self, place: int | None, deadline: float | None) -> list[Any]:
+        with self._arrived:
+            while True:
+                if place is None:
+                    while self._order:
+                        run = self._runs.pop(self._order.popleft(), None)
+                        if run is not None:
+                            return run
+                else:
+                    run = self._runs.pop(place, None)
+                    if run is not None:
+                        self._order.clear()
+                        return run
+                left = None if deadline is None else deadline - monotonic()
+                if left is not None and left <= 0:
+                    raise TimeoutError()
+                self._dispatcher.refuse_to_block()
+                self._arrived.wait(left)
+
+
+def _value(entry: Any, errors: Errors, deadline: float | None) -> Any:
+    error: BaseException | None = None
+    if isinstance(entry, Future):
+        error = entry.exception(None if deadline is None else max(0.0, deadline - monotonic()))
+        if error is None:
+            return entry.result()
+    elif isinstance(entry, Failure):
+        error = entry.load()
+    elif isinstance(entry, Raised):
+        error = entry.error
+    else:
+        try:
+            return load(entry)
+        except Exception as exc:
+            error = exc
+    if errors == "return":
+        return error
+    raise error
