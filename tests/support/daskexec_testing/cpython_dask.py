@@ -1,21 +1,26 @@
-"""CPython's tests of concurrent.futures over DaskExecutor."""
+"""CPython's tests of concurrent.futures over DaskExecutor, however it shares its tasks."""
 
 from __future__ import annotations
 
 import multiprocessing
 import unittest
 from pickle import UnpicklingError
+from typing import Any
 from unittest import mock
 
 from daskexec import DaskExecutor, RemoteTraceback
 from daskexec_testing import cpython
+from daskexec_testing.executors import AloneDaskExecutor, SharedDaskExecutor
 
-_WHERE = "daskexec:DaskExecutor"
 _FAIL_AFTER = 30.0
 
-
-def _build(name: str, **members: object) -> type[unittest.TestCase]:
-    return cpython.build(name, DaskExecutor, __name__, "Dask", **members)
+OWN_ERRORS = {
+    "test_error_at_task_unpickle": UnpicklingError,
+    "test_exit_at_task_unpickle": SystemExit,
+    "test_error_during_result_unpickle_in_result_handler": UnpicklingError,
+    "test_exit_during_result_unpickle_in_result_handler": SystemExit,
+}
+"""Where the standard pool breaks as a whole, and ours fails one future with what was raised."""
 
 
 def share_authkey(key: bytes) -> None:
@@ -37,33 +42,37 @@ def _set_up(self: unittest.TestCase) -> None:
     super(type(self), self).setUp()
 
 
-OWN_ERRORS = {
-    "test_error_at_task_unpickle": UnpicklingError,
-    "test_exit_at_task_unpickle": SystemExit,
-    "test_error_during_result_unpickle_in_result_handler": UnpicklingError,
-    "test_exit_during_result_unpickle_in_result_handler": SystemExit,
-}
-"""Where the standard pool breaks as a whole, and ours fails one future with what was raised."""
-
-
 def _check_crash(
     self: unittest.TestCase, error: type[BaseException], *args: object, **kwargs: object
 ) -> None:
     error = OWN_ERRORS.get(self._testMethodName, error)
-    super(DaskExecutorDeadlockTest, self)._check_crash(  # type: ignore[misc]
-        error, *args, **kwargs
+    super(type(self), self)._check_crash(error, *args, **kwargs)  # type: ignore[misc]
+
+
+def _suite(executor_type: type[DaskExecutor], where: str, prefix: str) -> dict[str, type]:
+    """All test classes over one executor, by their names."""
+
+    def build(name: str, **members: Any) -> type[unittest.TestCase]:
+        return cpython.build(name, executor_type, __name__, prefix, **members)
+
+    scripts = cpython.with_scripts("ProcessPoolShutdownTest", executor_type, where)
+    made = (
+        build("ProcessPoolExecutorTest", setUp=_set_up),
+        build("WaitTests"),
+        build("AsCompletedTests"),
+        build("ProcessPoolShutdownTest", **scripts),
+        build("InitializerMixin"),
+        build("FailingInitializerMixin"),
+        build("ExecutorDeadlockTest", TIMEOUT=_FAIL_AFTER, _check_crash=_check_crash),
     )
+    return {cls.__name__: cls for cls in made}
 
 
-DaskProcessPoolExecutorTest = _build("ProcessPoolExecutorTest", setUp=_set_up)
-DaskWaitTest = _build("WaitTests")
-DaskAsCompletedTest = _build("AsCompletedTests")
-DaskProcessPoolShutdownTest = _build(
-    "ProcessPoolShutdownTest",
-    **cpython.with_scripts("ProcessPoolShutdownTest", DaskExecutor, _WHERE),
-)
-DaskInitializerTest = _build("InitializerMixin")
-DaskFailingInitializerTest = _build("FailingInitializerMixin")
-DaskExecutorDeadlockTest = _build(
-    "ExecutorDeadlockTest", TIMEOUT=_FAIL_AFTER, _check_crash=_check_crash
-)
+_HOME = "daskexec_testing.executors"
+
+SUITES = {
+    **_suite(DaskExecutor, "daskexec:DaskExecutor", "Dask"),
+    **_suite(SharedDaskExecutor, f"{_HOME}:SharedDaskExecutor", "SharedDask"),
+    **_suite(AloneDaskExecutor, f"{_HOME}:AloneDaskExecutor", "AloneDask"),
+}
+globals().update(SUITES)  # some tests submit methods of theirs, which workers find here

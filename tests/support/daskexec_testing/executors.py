@@ -10,6 +10,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from daskexec import DaskExecutor
+
 CAPABILITIES: Mapping[str, str] = {
     "processes": "calls run in other processes than the caller's",
     "pickles": "functions, arguments and results are pickled, so calls work on copies",
@@ -65,9 +67,21 @@ def make_processes(max_workers: int | None = None, **kwargs: Any) -> Executor:
 
 
 def make_dask(max_workers: int | None = None, **kwargs: Any) -> Executor:
-    from daskexec import DaskExecutor
-
     return DaskExecutor(max_workers, **kwargs)
+
+
+class SharedDaskExecutor(DaskExecutor):
+    """A DaskExecutor whose calls share tasks before anything is known of them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, sharing="always", **kwargs)
+
+
+class AloneDaskExecutor(DaskExecutor):
+    """A DaskExecutor each of whose calls has a task of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, sharing="never", **kwargs)
 
 
 _NEW = {"buffersize"} if sys.version_info >= (3, 14) else set()
@@ -97,7 +111,20 @@ PROCESSES = Kind(
 )
 DASK = Kind("dask", make_dask, "daskexec_testing.executors:make_dask", frozenset(CAPABILITIES))
 
-KINDS = (THREADS, PROCESSES, DASK)
+DASK_SHARED = Kind(
+    "dask-shared",
+    SharedDaskExecutor,
+    "daskexec_testing.executors:SharedDaskExecutor",
+    frozenset(CAPABILITIES),
+)
+DASK_ALONE = Kind(
+    "dask-alone",
+    AloneDaskExecutor,
+    "daskexec_testing.executors:AloneDaskExecutor",
+    frozenset(CAPABILITIES),
+)
+
+KINDS = (THREADS, PROCESSES, DASK, DASK_SHARED, DASK_ALONE)
 
 
 def load(importable: str, capabilities: frozenset[str] | None = None) -> Kind:
