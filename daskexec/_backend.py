@@ -60,6 +60,8 @@ class DaskBackend:
         Takes `Started`, `Done`, `Slow`, `Failed`, `Lost` and `Threads`, on the client's loop.
     direct : bool or None
         Fetch results from the workers themselves; None leaves it to Dask.
+    coming : int
+        Worker threads that are about to join: they count as there from the start.
     """
 
     #: Seconds between two looks at the connection and the number of threads.
@@ -73,7 +75,12 @@ class DaskBackend:
     TRANSFERS = 4
 
     def __init__(
-        self, client: Any, executor: str, report: Report, direct: bool | None = None
+        self,
+        client: Any,
+        executor: str,
+        report: Report,
+        direct: bool | None = None,
+        coming: int = 0,
     ) -> None:
         self.client = client
         self.executor = executor
@@ -81,6 +88,7 @@ class DaskBackend:
         self.address: str = self.client.scheduler.address
         self._report = report
         self._direct = direct
+        self._coming = coming
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
         # Entered by send(); otherwise touched on the loop only.
@@ -195,7 +203,7 @@ class DaskBackend:
             for response in (responses or {}).values():
                 if isinstance(response, dict) and response.get("status") == "error":
                     raise RuntimeError(f"a worker refused the initializer: {response}")
-        await self._count_threads()
+        await self._count_threads(self._coming)
         await offload(int)  # starts Dask's helper thread while one can still be started
         self._spawn(self._pulse())
 
@@ -207,12 +215,12 @@ class DaskBackend:
             elif self._futures:
                 await self._count_threads()
 
-    async def _count_threads(self) -> None:
+    async def _count_threads(self, least: int = 0) -> None:
         try:
             threads = await self.client.nthreads(asynchronous=True)
         except (OSError, AttributeError, RuntimeError):
             return  # the connection is going; the pulse will see it
-        self._report(Threads(sum(threads.values())))
+        self._report(Threads(max(least, sum(threads.values()))))
 
     async def _identity(self) -> Any:
         return await self.client.scheduler.identity(n_workers=-1)

@@ -102,6 +102,7 @@ class Job(Protocol):
     """What the ledger knows of a map: its iterator takes what its items come to."""
 
     fn: Any
+    name: str
     options: CallOptions
     chunk: int | None
 
@@ -324,7 +325,7 @@ class Ledger:
 
     def _take_stretch(self, queue: deque[Call | Stretch], stretch: Stretch) -> Task:
         job = stretch.job
-        function = self.policy.known(_identity(job.fn), job.options.name or "")
+        function = self.policy.known(_identity(job.fn), job.name)
         size, _ = self.policy.share(function, self.queued, self.threads)
         if job.chunk is not None:
             size = max(job.chunk, size // job.chunk * job.chunk)

@@ -42,6 +42,8 @@ class MapJob:
     fn : callable
     items : iterator of tuple
         The arguments of each call.
+    name : str
+        What the function is called, for people.
     options : CallOptions
     next_key : callable
         Returns a new key for a task.
@@ -58,6 +60,7 @@ class MapJob:
         dispatcher: Dispatcher,
         fn: Callable[..., Any],
         items: Iterator[tuple[Any, ...]],
+        name: str,
         options: CallOptions,
         next_key: Callable[[], str],
         make_call: Callable[[tuple[Any, ...]], Call],
@@ -65,7 +68,7 @@ class MapJob:
         chunk: int | None,
         buffersize: int | None,
     ) -> None:
-        self.fn, self.options, self.chunk = fn, options, chunk
+        self.fn, self.name, self.options, self.chunk = fn, name, options, chunk
         self.next_key, self.make_call = next_key, make_call
         self._dispatcher = dispatcher
         self._items: Iterator[tuple[Any, ...]] | None = items if buffersize is not None else None

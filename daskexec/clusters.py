@@ -92,7 +92,8 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
                 client.close()
             cluster.close()
 
-        backend = DaskBackend(client, executor, report, direct=True)
+        coming = n_workers * options["threads_per_worker"]
+        backend = DaskBackend(client, executor, report, direct=True, coming=coming)
         cluster.link.on_death = backend.retry_transfers
         return Line(
             backend,

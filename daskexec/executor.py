@@ -323,6 +323,7 @@ class DaskExecutor(Executor):
             self._dispatcher,
             fn,
             zip(*iterables, strict=False),
+            name,
             self._options,
             lambda: f"{name}-{self._id}{next(self._numbers) & 0xFFFFFFFF:08x}0001",
             lambda args: self._call(fn, args, {}),

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from pathlib import Path
 from typing import Any, NoReturn
 
 from daskexec_testing.gates import Gate, Journal
@@ -76,6 +77,25 @@ def wait_for_other(mine: Gate, other: Gate) -> bool:
     mine.open()
     other.wait()
     return True
+
+
+def quick_or(value: Any, mine: Gate | None = None, other: Gate | None = None) -> Any:
+    """Return ``value`` at once; or, given gates, end only when the other one is open."""
+    if mine is not None and other is not None:
+        return wait_for_other(mine, other)
+    return value
+
+
+def quick_or_of(args: tuple[Any, ...]) -> Any:
+    return quick_or(*args)
+
+
+def note_slowly_at_times(journal: Journal, line: str) -> str:
+    """Write the line; one in fifty takes a while."""
+    if line.endswith(("00", "50")):
+        time.sleep(0.3)
+    journal.write(line)
+    return line
 
 
 # Calls that fail
@@ -147,6 +167,34 @@ def raise_chained() -> NoReturn:
         raise KeyError("the second") from error
 
 
+def fail_twice(path: Path) -> int:
+    """Raise until the file ``path`` says that it was called three times."""
+    tries = 1 + int(path.read_text() if path.exists() else "0")
+    path.write_text(str(tries))
+    if tries < 3:
+        raise ValueError(f"try {tries}")
+    return tries
+
+
+# Values that keep state
+
+
+class Counting:
+    """A function object that counts its calls."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> int:
+        self.count += 1
+        return self.count
+
+
+def grow(box: list[int]) -> int:
+    box.append(1)
+    return len(box)
+
+
 # Values that do not travel
 
 
@@ -198,6 +246,14 @@ def exit_hard(journal: Journal | None = None, code: int = 1) -> NoReturn:
     if journal is not None:
         journal.write("exit_hard")
     os._exit(code)
+
+
+def note_or_exit(journal: Journal, line: object, code: int | None = None) -> object:
+    """Write the line, then return it, or kill the process."""
+    journal.write(line)
+    if code is not None:
+        os._exit(code)
+    return line
 
 
 def kill_self(journal: Journal | None = None) -> None:
@@ -321,3 +377,8 @@ def begin_and_end(journal: Journal, seconds: float) -> None:
     journal.write("begin")
     time.sleep(seconds)
     journal.write("end")
+
+
+def submit_and_wait(executor: Executor, value: Any) -> Any:
+    """Have ``value`` come back through a call of this call's own."""
+    return executor.submit(identity, value).result()
