@@ -1,4 +1,4 @@
-"""Everything that is said to ``distributed.Client``. Floor 4.
+"""Everything that is said to ``distributed.Client``. Floor 5.
 
 `DaskBackend` sends tickets and reports what becomes of them; it knows nothing of intake, windows
 or the user's futures, and the dispatcher knows nothing of Dask. All of its work runs as

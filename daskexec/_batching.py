@@ -17,8 +17,9 @@ Window
     The backlog of an executor stays on the client, where a call can be cancelled for free
     and costs the scheduler nothing; only a *window* is with the scheduler. A worker that
     finishes a task needs the next one at hand, so each thread has a running task and a spare
-    one, and as many more as fill `ahead` seconds. With no worker at all there are two tasks: a
-    cluster that starts at zero grows only when it sees that there is work.
+    one, and as many more as fill `ahead` seconds, if they are full: small calls beyond those
+    wait on the client until they make up a task worth its cost. With no worker at all there
+    are two tasks: a cluster that starts at zero grows only when it sees that there is work.
 
 Mistakes are cheap, because workers hand back what they have not begun: a worker ends a task
 that takes `stop_after` seconds between two calls, and reports a call that takes `slow_after`,
@@ -99,7 +100,7 @@ class BatchPolicy:
     #: Weight of the newest run time in a mean.
     WEIGHT = 0.1
     #: Most calls in a task.
-    MOST = 4096
+    MOST = 1 << 15
     #: Most bytes of arguments, or of results, in a shared task.
     BYTES = float(1 << 20)
     #: Most tasks for each thread in the window, however short they are.
@@ -163,8 +164,12 @@ class BatchPolicy:
 
     # -- sharing ---------------------------------------------------------------------------
 
-    def share(self, function: _Function, backlog: int, threads: int) -> tuple[int, Share]:
+    def share(
+        self, function: _Function, backlog: int, threads: int, tasks: int
+    ) -> tuple[int, Share]:
         """Return how many calls of a function a new task begins with, and what else fits.
+
+        No calls at all: the workers have enough to do until more have come together.
 
         Parameters
         ----------
@@ -174,14 +179,18 @@ class BatchPolicy:
             Calls that wait on the client, of whatever function.
         threads : int
             Worker threads there are.
+        tasks : int
+            Tasks that are with the scheduler.
         """
         fair = math.ceil(backlog / (2 * max(threads, 1)))
         if self.sharing == "never" or function.mean is None:
             function.share = 2 if self.sharing == "always" else 1
             return function.share, Share(0, 0.0, 0.0)
-        share = Share(
-            min(self.MOST, fair), self.seconds(function.mean, backlog, threads), self.BYTES
-        )
+        seconds = self.seconds(function.mean, backlog, threads)
+        full = Share(self.MOST, seconds, self.BYTES).room(function)
+        if fair < full and tasks >= 2 * max(threads, 1):
+            return 0, Share(0, 0.0, 0.0)
+        share = Share(min(self.MOST, fair), seconds, self.BYTES)
         function.share = max(2 if self.sharing == "always" else 1, share.room(function))
         return function.share, share
 

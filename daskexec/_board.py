@@ -23,6 +23,7 @@ import pickle
 import struct
 import threading
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ FINISHED = 3
 _RECORD = struct.Struct("<IIIIH")
 _PLAIN, _PICKLED, _TOO_LARGE = 1, 2, 3
 
+#: Room in a spool is handed out in pages; a task's first result begins one.
+_PAGE = 4096
 #: Bytes in a spool after which a process goes on in its other one.
 _SPOOL_SIZE = 8 << 20
 #: Largest result that is left in a spool; a larger one is lost with its process.
@@ -112,29 +115,51 @@ class Board:
         """Write that this process has brought the slot's task to `stage`."""
         _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, os.getpid(), stage)
 
-    def leave(self, slot: int, turn: int, index: int, result: Any) -> None:
-        """Leave the result of a call where it outlives this process.
+    def trail(self, slot: int, turn: int, calls: int) -> Callable[[int, Any], None]:
+        """Return ``leave(index, result)`` for the results of a task of so many calls.
 
-        Bytes are left as they are, anything else is pickled. One over `SPOOLED` is only noted.
+        It leaves a result where it outlives this process. Bytes are left as they are,
+        anything else is pickled; one over `SPOOLED` is only noted. For one thread.
         """
-        kind = _PLAIN
-        if type(result) is not bytes:
-            kind, result = _PICKLED, pickle.dumps(result, 5)
-        size = len(result)
-        if size > SPOOLED:
-            kind, result, size = _TOO_LARGE, b"", 0
-        with self._lock:
-            spool, start = self._spool, self._end
-            if spool is None or start + size + 2 * _RECORD.size > _SPOOL_SIZE:
-                try:
-                    spool, start = self._next_spool()
-                except OSError:  # disk full: the result is just not insured
-                    return
-            body = start + _RECORD.size
-            end = self._end = body + size
+        pack, head = _RECORD.pack_into, _RECORD.size
+        usual = _PAGE * min(16, 1 + calls // 64)
+        spool: mmap.mmap | None = None
+        place = end_of_room = 0
+
+        def leave(index: int, result: Any) -> None:
+            nonlocal spool, place, end_of_room
+            kind = _PLAIN
+            if not isinstance(result, bytes):
+                kind, result = _PICKLED, pickle.dumps(result, 5)
+            size = len(result)
+            if size > SPOOLED:
+                kind, result, size = _TOO_LARGE, b"", 0
+            body = place + head
+            end = body + size
+            if end > end_of_room:
+                spool, place, end_of_room = self._reserve(max(usual, head + size))
+                body = place + head
+                end = body + size
+            if spool is None:
+                return
             # The record last: a process may be killed between any two of these lines.
             spool[body:end] = result
-            _RECORD.pack_into(spool, start, slot, turn, index, size, kind)
+            pack(spool, place, slot, turn, index, size, kind)
+            place = end
+
+        return leave
+
+    def _reserve(self, size: int) -> tuple[mmap.mmap | None, int, int]:
+        """Return room in the spool, whole pages: where it begins and ends."""
+        size = -(-size // _PAGE) * _PAGE
+        with self._lock:
+            if self._spool is None or self._end + size > _SPOOL_SIZE:
+                try:
+                    self._next_spool()
+                except OSError:  # disk full: the result is just not insured
+                    return None, 0, 0
+            start, self._end = self._end, self._end + size
+            return self._spool, start, self._end
 
     def recover(self, slot: int, turn: int, pid: int) -> list[Any]:
         """Return the results that a dead process has left of a task: of its first calls.
@@ -155,15 +180,13 @@ class Board:
             results.append(found[index])
         return results
 
-    def _next_spool(self) -> tuple[mmap.mmap, int]:
+    def _next_spool(self) -> None:
         if self._spool is not None:
-            self._spool.close()
-            self._spool = None
+            self._spool = None  # unmapped when the last task that writes there has ended
             self._spool_number ^= 1
         path = self._spool_path(os.getpid(), self._spool_number)
         Path(path).unlink(missing_ok=True)
-        self._spool = _mapped(path, _SPOOL_SIZE, create=True)
-        return self._spool, 0
+        self._spool, self._end = _mapped(path, _SPOOL_SIZE, create=True), 0
 
     def _spool_path(self, pid: int, number: int) -> str:
         return f"{self.path}.{pid}.{number}"
@@ -171,8 +194,7 @@ class Board:
     def close(self) -> None:
         """Unmap the files; removing them is their folder's owner's work."""
         self._map.close()
-        if self._spool is not None:
-            self._spool.close()
+        self._spool = None
 
 
 def _mapped(path: str, size: int, *, create: bool) -> mmap.mmap:
@@ -191,8 +213,9 @@ def _search(spool: bytes, slot: int, turn: int, found: dict[int, Any]) -> None:
     place = 0
     while place + _RECORD.size <= len(spool):
         a_slot, a_turn, index, size, kind = _RECORD.unpack_from(spool, place)
-        if not kind:
-            return
+        if not kind:  # the rest of the room that a task had
+            place = (place // _PAGE + 1) * _PAGE
+            continue
         place += _RECORD.size
         if (a_slot, a_turn) == (slot, turn):
             body = spool[place : place + size]

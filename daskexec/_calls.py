@@ -152,61 +152,74 @@ class Outcome:
         "ran"; "initializer" (it raised: the failure is the only body); "refused" (another
         process, `pid`, began the task and did not finish it: `bodies` is what it has left,
         the call after these is the one it was running); "withdrawn" (stopped before).
-    first : int
-        Index of the call that the first body belongs to.
-    bodies : list of bytes or Failure
+    first, count : int
+        Index of the call that the first body belongs to, and how many there are.
+    bodies : list of bytes or Failure, or bytes
         What the calls from `first` on came to. Calls beyond them were not begun. (None:
-        of a refusal, a result that was too large to be left.)
+        of a refusal, a result that was too large to be left.) Bytes: the pickled list of the
+        values of all of them together, plain ones.
     seconds : sequence of float
-        Run time of each.
+        Run time of each; or one for all of them.
     pid : int
         Process that ran it, or began it.
     detail : int
         Of a refusal: how far the other process had come (`daskexec._board`).
     """
 
-    __slots__ = ("bodies", "detail", "first", "kind", "pid", "seconds")
+    __slots__ = ("bodies", "count", "detail", "first", "kind", "pid", "seconds")
 
     def __init__(
         self,
         kind: str,
-        bodies: list[Any],
+        bodies: list[Any] | bytes,
         *,
+        count: int = -1,
         first: int = 0,
         seconds: Sequence[float] = (),
         pid: int = 0,
         detail: int = 0,
     ) -> None:
         self.kind, self.bodies, self.first, self.seconds = kind, bodies, first, seconds
+        self.count = len(bodies) if count < 0 else count
         self.pid, self.detail = pid, detail
 
+    def unpacked(self) -> list[Any]:
+        """Return a body for each call."""
+        if isinstance(self.bodies, list):
+            return self.bodies
+        return [pickle.dumps(value, 5) for value in pickle.loads(self.bodies)]
+
+    def size(self) -> int:
+        """Return about how many bytes the results take."""
+        bodies = self.bodies
+        return sum(map(size_of, bodies)) if isinstance(bodies, list) else len(bodies)
+
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        bodies: list[Any] = self.bodies
-        if protocol >= 5:
-            bodies = [
-                pickle.PickleBuffer(body)
-                if not isinstance(body, Failure) and len(body) >= _BESIDE
-                else body
-                for body in bodies
-            ]
+        bodies: Any = self.bodies
+        if protocol >= 5 and isinstance(bodies, list):
+            bodies = [_beside(body) for body in bodies]
+        elif protocol >= 5:
+            bodies = _beside(bodies)
+        seconds = array("d", self.seconds).tobytes()
         return _outcome, (
-            self.kind,
-            bodies,
-            self.first,
-            array("d", self.seconds).tobytes(),
-            self.pid,
-            self.detail,
+            (self.kind, bodies, self.count, self.first, seconds, self.pid, self.detail)
         )
 
     def __sizeof__(self) -> int:
-        return 300 + 50 * len(self.bodies) + sum(map(size_of, self.bodies))
+        return 300 + 50 * self.count + self.size()
+
+
+def _beside(body: Any) -> Any:
+    if isinstance(body, bytes) and len(body) >= _BESIDE:
+        return pickle.PickleBuffer(body)
+    return body
 
 
 def _outcome(
-    kind: str, bodies: list[Body], first: int, seconds: bytes, pid: int, detail: int
+    kind: str, bodies: Any, count: int, first: int, seconds: bytes, pid: int, detail: int
 ) -> Outcome:
     times = array("d", seconds)
-    return Outcome(kind, bodies, first=first, seconds=times, pid=pid, detail=detail)
+    return Outcome(kind, bodies, count=count, first=first, seconds=times, pid=pid, detail=detail)
 
 
 def size_of(body: Body) -> int:

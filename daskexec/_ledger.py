@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
-from daskexec._batching import BatchPolicy
+from daskexec._batching import BatchPolicy, Share
 from daskexec._board import Board
 from daskexec._calls import Load
 from daskexec._messages import Started
@@ -112,8 +112,8 @@ class Job(Protocol):
     def make_call(self, args: tuple[Any, ...]) -> Call:
         """Return an item as a call with a future."""
 
-    def fill(self, first: int, run: list[Any]) -> None:
-        """Take what the items from `first` on came to."""
+    def fill(self, first: int, run: list[Any], *, plain: bool = False) -> None:
+        """Take what the items from `first` on came to: `plain` values, or bodies."""
 
 
 class Stretch:
@@ -298,35 +298,48 @@ class Ledger:
             while self.queued and self.policy.is_open(
                 self.threads, len(self.sent) + self._in_hand, self._seconds
             ):
-                task = self._take_from(self._urgent)
-                for priority in sorted(self._queues) if task is None else ():
-                    task = self._take_from(self._queues[priority])
-                    if not self._queues[priority]:
-                        del self._queues[priority]
-                    if task is not None:
-                        break
+                queue = self._first_queue()
+                task = None if queue is None else self._take_from(queue)
                 if task is None:
-                    break  # only suspects are left
+                    break
                 tasks.append(task)
             return tasks
 
-    def _take_from(self, queue: deque[Call | Stretch]) -> Task | None:
-        while queue:
-            entry = queue[0]
-            if isinstance(entry, Stretch):
-                if entry.over or not entry.items:
-                    queue.popleft()
-                    continue
-                return self._take_stretch(queue, entry)
-            queue.popleft()
-            if entry.stage == QUEUED:
-                return self._take_calls(queue, entry)
-        return None
+    def _first_queue(self) -> deque[Call | Stretch] | None:
+        """Return the queue whose first entry is next; None if only suspects are queued."""
+        while True:
+            priority = min(self._queues, default=None)
+            queue = self._urgent
+            if not queue:
+                if priority is None:
+                    return None
+                queue = self._queues[priority]
+            while queue:
+                entry = queue[0]
+                if isinstance(entry, Call) and entry.stage == QUEUED:
+                    return queue
+                if isinstance(entry, Stretch) and entry.items:
+                    return queue
+                queue.popleft()  # it is over, or was taken out of turn
+            if queue is not self._urgent and priority is not None:
+                del self._queues[priority]
 
-    def _take_stretch(self, queue: deque[Call | Stretch], stretch: Stretch) -> Task:
+    def _take_from(self, queue: deque[Call | Stretch]) -> Task | None:
+        entry = queue[0]
+        if isinstance(entry, Stretch):
+            return self._take_stretch(queue, entry)
+        return self._take_calls(queue, entry)
+
+    def _share(self, function: Any) -> tuple[int, Share]:
+        tasks = len(self.sent) + self._in_hand
+        return self.policy.share(function, self.queued, self.threads, tasks)
+
+    def _take_stretch(self, queue: deque[Call | Stretch], stretch: Stretch) -> Task | None:
         job = stretch.job
         function = self.policy.known(_identity(job.fn), job.name)
-        size, _ = self.policy.share(function, self.queued, self.threads)
+        size, _ = self._share(function)
+        if not size:
+            return None
         if job.chunk is not None:
             size = max(job.chunk, size // job.chunk * job.chunk)
         taken = stretch.split(size)
@@ -339,11 +352,15 @@ class Ledger:
         call.stage = IN_HAND
         return self._take_in_hand(Task([call], call.options, function, 0.0), 1)
 
-    def _take_calls(self, queue: deque[Call | Stretch], first: Call) -> Task:
+    def _take_calls(self, queue: deque[Call | Stretch], first: Call) -> Task | None:
         if first.alone:
+            queue.popleft()
             return self._in_hand_alone(first)
         fn, options, function = first.fn, first.options, self._function_of(first)
-        left, share = self.policy.share(function, self.queued, self.threads)
+        left, share = self._share(function)
+        if not left:
+            return None
+        queue.popleft()
         calls, taken, of, mixed = [first], 1, function, False
         while queue and taken < left:
             call = queue[0]
@@ -515,7 +532,9 @@ class Ledger:
                 self.pending -= stop - start
             else:
                 for call in task.load[start:stop]:
-                    self._over(call)
+                    # All else it holds goes with it, soon.
+                    call.stage, call.future._call = OVER, None
+                self.pending -= stop - start
             if task.told == task.end:
                 self._unsend(task)
             return start, stop

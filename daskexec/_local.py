@@ -1,4 +1,4 @@
-"""The cluster that a plain ``DaskExecutor()`` starts on this machine. Floor 5.
+"""The cluster that a plain ``DaskExecutor()`` starts on this machine. Floor 6.
 
 A Dask cluster like any other (``scale``, ``adapt``, ``close``), with the scheduler on a thread
 of this process and the workers forked by `daskexec._spawner`. Against ``LocalCluster``:

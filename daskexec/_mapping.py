@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, TimeoutError
 from time import monotonic
 from typing import Any, Literal
 
@@ -73,7 +73,7 @@ class MapJob:
         self._dispatcher = dispatcher
         self._items: Iterator[tuple[Any, ...]] | None = items if buffersize is not None else None
         self._arrived = threading.Condition()
-        self._runs: dict[int, list[Any]] = {}  # by the index of the first item
+        self._runs: dict[int, tuple[list[Any], bool]] = {}  # by the index of the first item
         self._order: deque[int] = deque()  # those indices, as they came
         self._taken = 0  # items taken from the input
         self._calls: list[DaskFuture[Any]] = []  # of items that are calls of their own
@@ -97,12 +97,15 @@ class MapJob:
             self._taken += len(items)
             self._dispatcher.submit(self._stretch)
 
-    def fill(self, first: int, run: list[Any]) -> None:
-        """Take what the items from `first` on came to: bodies, `Raised` or futures."""
+    def fill(self, first: int, run: list[Any], *, plain: bool = False) -> None:
+        """Take what the items from `first` on came to: bodies, `Raised` or futures.
+
+        Or, if `plain`, the values themselves.
+        """
         if not run:
             return
         with self._arrived:
-            self._runs[first] = run
+            self._runs[first] = (run, plain)
             self._order.append(first)
             self._arrived.notify_all()
 
@@ -132,14 +135,14 @@ class MapJob:
         try:
             while place < self._taken:
                 self._read_ahead()
-                run = self._next_run(place if ordered else None, deadline)
+                run, plain = self._next_run(place if ordered else None, deadline)
                 place += len(run)
+                if plain and self._items is None:
+                    yield from run
+                    continue
                 run.reverse()
                 while True:  # and keep no reference to a value
-                    if errors == "raise" and type(run[-1]) is bytes:
-                        yield load(run.pop())
-                    else:
-                        yield _value(run.pop(), errors, deadline)
+                    yield run.pop() if plain else _value(run.pop(), errors, deadline)
                     if not run:
                         break
                     self._read_ahead()
@@ -158,7 +161,7 @@ class MapJob:
             return
         self._items = None
 
-    def _next_run(self, place: int | None, deadline: float | None) -> list[Any]:
+    def _next_run(self, place: int | None, deadline: float | None) -> tuple[list[Any], bool]:
         with self._arrived:
             while True:
                 if place is None:
@@ -173,7 +176,7 @@ class MapJob:
                         return run
                 left = None if deadline is None else deadline - monotonic()
                 if left is not None and left <= 0:
-                    raise TimeoutError()
+                    raise TimeoutError
                 self._dispatcher.refuse_to_block()
                 self._arrived.wait(left)
 

@@ -12,14 +12,14 @@ import contextlib
 import logging
 import os
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
 from daskexec._failures import Failure
-from daskexec._ledger import Ledger, Raised, Stretch, Task
+from daskexec._ledger import Call, Ledger, Raised, Stretch, Task
 from daskexec._messages import Done, Failed, Line, Lost, Slow, Started, Threads
 from daskexec._patience import Patience
 from daskexec._pickling import load
@@ -159,28 +159,23 @@ class Settler:
 
     def _results(self, task: Task, outcome: Outcome) -> None:
         """Settle those members of a task of which an outcome tells."""
-        bodies = outcome.bodies
+        ledger, load_, bodies = self._ledger, task.load, outcome.bodies
         if task.options.retries and bodies and isinstance(bodies[0], Failure):
             self._over_or_again(task, bodies[0].load())  # it was alone
             return
-        ledger, load_ = self._ledger, task.load
         with ledger.changed:
             self._observe(task, outcome)
-            start, stop = ledger.told(task, outcome.first, len(bodies))
+            start, stop = ledger.told(task, outcome.first, outcome.count)
         if start == stop:
             return
-        news = bodies[start - outcome.first : stop - outcome.first]
+        plain = not isinstance(bodies, list)
+        news: list[Any] = bodies if isinstance(bodies, list) else load(bodies)
+        if stop - start < len(news):
+            news = news[start - outcome.first : stop - outcome.first]
         if isinstance(load_, Stretch):
-            load_.job.fill(load_.first + start, news)
-            return
-        bodies.clear()
-        outcome.bodies = []
-        finish_all(
-            [
-                _loaded(call.future, body)
-                for call, body in zip(load_[start:stop], news, strict=True)
-            ]
-        )
+            load_.job.fill(load_.first + start, news, plain=plain)
+        else:
+            finish_all(_loaded(load_[start:stop], news))
 
     def _observe(self, task: Task, outcome: Outcome) -> None:
         """Tell the policy the run times; with the ledger's lock held."""
@@ -192,7 +187,7 @@ class Settler:
                 if call.function is not None:  # else it is over
                     observe(call.function, each, 1, size_of(body))
         else:
-            observe(task.function, sum(seconds), len(seconds), sum(map(size_of, outcome.bodies)))
+            observe(task.function, sum(seconds), outcome.count, outcome.size())
 
     def _slow(self, message: Slow) -> None:
         """A call takes long: have what waits behind it done elsewhere."""
@@ -237,8 +232,9 @@ class Settler:
             return
         where = f"{name} (process {outcome.pid})"
         host = os.uname().nodename
-        if None in outcome.bodies:  # finished, and too large to be kept
-            del outcome.bodies[outcome.bodies.index(None) :]
+        if isinstance(outcome.bodies, list) and None in outcome.bodies:
+            del outcome.bodies[outcome.bodies.index(None) :]  # it was too large to be left
+            outcome.count = len(outcome.bodies)
         self._results(task, outcome)
         if task.told < task.end:
             # The first that it left no result of was running; those behind had not begun.
@@ -320,14 +316,23 @@ class Settler:
 
 
 def _loaded(
-    future: DaskFuture[Any], body: Body
-) -> tuple[DaskFuture[Any], Any, BaseException | None]:
-    if isinstance(body, Failure):
-        return future, None, body.load()
-    try:
-        return future, load(body), None
-    except BaseException as exc:
-        return future, None, exc
+    calls: list[Call], bodies: list[Body]
+) -> Iterator[tuple[DaskFuture[Any], Any, BaseException | None]]:
+    """Turn what calls came to into values and errors, for `finish_all`."""
+    # A list first: what unpickles is user code, and must not run while futures are being set.
+    loaded: list[tuple[DaskFuture[Any], Any, BaseException | None]] = []
+    for call, body in zip(calls, bodies, strict=True):
+        if isinstance(body, Failure):
+            loaded.append((call.future, None, body.load()))
+            continue
+        try:
+            loaded.append((call.future, load(body), None))
+        except BaseException as exc:
+            loaded.append((call.future, None, exc))
+    bodies.clear()
+    loaded.reverse()
+    while loaded:
+        yield loaded.pop()
 
 
 def _name_of(task: Task) -> str:

@@ -1,4 +1,4 @@
-"""The process that starts, watches and ends the workers of a cluster on this machine. Floor 4.
+"""The process that starts, watches and ends the workers of a cluster on this machine. Floor 5.
 
 Started as a process of its own (see `daskexec._local`), it imports ``distributed`` once, then
 forks a worker whenever it is told to: a worker is there in a tenth of a second, needs no

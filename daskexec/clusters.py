@@ -1,4 +1,4 @@
-"""From what the user names as the cluster to a line that a dispatcher can use. Floor 6.
+"""From what the user names as the cluster to a line that a dispatcher can use. Floor 7.
 
 The one place where it is decided what belongs to the executor, and so is ended with it, and
 what belongs to the user, and so is left alone.
