@@ -97,8 +97,8 @@ class BatchPolicy:
         Seconds of work that a task is filled up to, with a small and with a large backlog.
     """
 
-    #: Weight of the newest run time in a mean.
-    WEIGHT = 0.1
+    #: Calls that a mean is taken over, at least.
+    FEW = 10
     #: Most calls in a task.
     MOST = 1 << 15
     #: Most bytes of arguments, or of results, in a shared task.
@@ -151,7 +151,10 @@ class BatchPolicy:
         if function.mean is None:
             function.mean, function.received = each, received / calls
             return
-        weight = 1.0 - (1.0 - self.WEIGHT) ** calls
+        # As many calls count as make up a task, so that a few that had to wait for a core do
+        # not pass for many; but a call that took longer than a task is believed at once.
+        usual = max(self.FEW, self.target / max(function.mean, 1e-9))
+        weight = max(calls / (calls + usual), seconds / (seconds + 4 * self.target))
         function.mean += weight * (each - function.mean)
         function.received += weight * (received / calls - function.received)
 
@@ -159,7 +162,7 @@ class BatchPolicy:
         """Take note that the arguments of `calls` calls took `size` bytes together."""
         if calls < 1:
             return
-        weight = 1.0 if not function.sent else 1.0 - (1.0 - self.WEIGHT) ** calls
+        weight = 1.0 if not function.sent else calls / (calls + self.FEW)
         function.sent += weight * (size / calls - function.sent)
 
     # -- sharing ---------------------------------------------------------------------------

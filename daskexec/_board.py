@@ -17,6 +17,7 @@ again just because its worker died before its result was released.
 
 from __future__ import annotations
 
+import marshal
 import mmap
 import os
 import pickle
@@ -27,7 +28,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FINISHED", "INITIALIZING", "RUNNING", "SLOTS", "SPOOLED", "Board"]
+__all__ = [
+    "FINISHED",
+    "INITIALIZING",
+    "PLAIN_KIND",
+    "RUNNING",
+    "SLOTS",
+    "SPOOLED",
+    "Board",
+    "Leave",
+]
 
 SLOTS = 1 << 16
 _TURN = struct.Struct("<I")  # how often the slot was handed out
@@ -41,7 +51,10 @@ FINISHED = 3
 
 #: A result in a spool: slot, turn, index of the call in the task, length, kind of bytes.
 _RECORD = struct.Struct("<IIIIH")
-_PLAIN, _PICKLED, _TOO_LARGE = 1, 2, 3
+_BYTES, PLAIN_KIND, _OBJECT, _TOO_LARGE = 1, 2, 3, 4
+
+#: ``leave(index, result, kind=...)``
+Leave = Callable[..., None]
 
 #: Room in a spool is handed out in pages; a task's first result begins one.
 _PAGE = 4096
@@ -115,22 +128,22 @@ class Board:
         """Write that this process has brought the slot's task to `stage`."""
         _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, os.getpid(), stage)
 
-    def trail(self, slot: int, turn: int, calls: int) -> Callable[[int, Any], None]:
+    def trail(self, slot: int, turn: int, calls: int) -> Leave:
         """Return ``leave(index, result)`` for the results of a task of so many calls.
 
-        It leaves a result where it outlives this process. Bytes are left as they are,
-        anything else is pickled; one over `SPOOLED` is only noted. For one thread.
+        It leaves a result where it outlives this process. Bytes are left as they are, and
+        so are marshalled ones, of `PLAIN_KIND`; anything else is pickled; one over `SPOOLED` is
+        only noted. For one thread.
         """
         pack, head = _RECORD.pack_into, _RECORD.size
         usual = _PAGE * min(16, 1 + calls // 64)
         spool: mmap.mmap | None = None
         place = end_of_room = 0
 
-        def leave(index: int, result: Any) -> None:
+        def leave(index: int, result: Any, kind: int = _BYTES) -> None:
             nonlocal spool, place, end_of_room
-            kind = _PLAIN
             if not isinstance(result, bytes):
-                kind, result = _PICKLED, pickle.dumps(result, 5)
+                kind, result = _OBJECT, pickle.dumps(result, 5)
             size = len(result)
             if size > SPOOLED:
                 kind, result, size = _TOO_LARGE, b"", 0
@@ -219,7 +232,9 @@ def _search(spool: bytes, slot: int, turn: int, found: dict[int, Any]) -> None:
         place += _RECORD.size
         if (a_slot, a_turn) == (slot, turn):
             body = spool[place : place + size]
+            if kind == PLAIN_KIND:
+                body = pickle.dumps(marshal.loads(body), 5)
             found[index] = (
-                body if kind == _PLAIN else pickle.loads(body) if kind == _PICKLED else None
+                None if kind == _TOO_LARGE else pickle.loads(body) if kind == _OBJECT else body
             )
         place += size

@@ -27,9 +27,12 @@ _BESIDE = 1 << 16
 Body = bytes | bytearray | memoryview | Failure
 
 
-def all_plain(items: Iterable[tuple[Any, ...]]) -> bool:
-    """Tell whether all arguments of all items are plain values, safe to pickle together."""
-    return PLAIN.issuperset(map(type, chain.from_iterable(items)))
+def all_plain(items: Iterable[Any], *, single: bool) -> bool:
+    """Tell whether all arguments of all items are plain values, safe to pickle together.
+
+    An item is its only argument if `single`, else a tuple of them.
+    """
+    return PLAIN.issuperset(map(type, items if single else chain.from_iterable(items)))
 
 
 # --- there --------------------------------------------------------------------------------------
@@ -46,23 +49,27 @@ class Load:
         For each call the index of its function; -1 for a call pickled whole, as
         ``(fn, args, kwargs)``. None when all are calls of the only function.
     calls : list of bytes, or bytes
-        For each call its pickled ``(args, kwargs)``. Bytes: the pickled list of the ``args``
-        of all calls together.
+        For each call its pickled ``(args, kwargs)``. Bytes: the pickled list of the items of
+        all calls together.
+    single : bool
+        Each of these items is the only argument of its call; else a tuple of all.
     """
 
-    __slots__ = ("calls", "functions", "which")
+    __slots__ = ("calls", "functions", "single", "which")
 
     def __init__(
         self,
         functions: list[tuple[bytes, bool]],
         which: list[int] | None,
         calls: list[bytes] | bytes,
+        single: bool = False,
     ) -> None:
         self.functions, self.which, self.calls = functions, which, calls
+        self.single = single
 
     def pack(self) -> bytes:
         """Return it as bytes."""
-        return pickle.dumps((self.functions, self.which, self.calls), 5)
+        return pickle.dumps((self.functions, self.which, self.calls, self.single), 5)
 
     @classmethod
     def unpack(cls, blob: Any) -> Load:

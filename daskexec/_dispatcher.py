@@ -124,7 +124,7 @@ class Dispatcher:
             self.check_open()
             self._ledger.add(entry)
 
-    def extend(self, stretch: Stretch, item: tuple[Any, ...]) -> bool:
+    def extend(self, stretch: Stretch, item: Any) -> bool:
         """Add an item to a stretch that is queued; False if none of it is any more."""
         self.check_open()
         return self._ledger.extend(stretch, item)
@@ -421,23 +421,24 @@ class Dispatcher:
         return ready > 0
 
     def _pack_stretch(self, task: Task, stretch: Stretch) -> bool:
-        fn, items = stretch.job.fn, stretch.items
+        fn, items, single = stretch.job.fn, stretch.items, stretch.job.single
         try:
             carried = self._functions.carry(fn)
         except BaseException as exc:
             self._settler.fail_items(stretch, exc)
             return False
-        if carried is not None and carried[1] and all_plain(items):
+        if carried is not None and carried[1] and all_plain(items, single=single):
             together = pickle.dumps(items, 5)
             if len(together) > BatchPolicy.BYTES and len(items) > 1:
                 self._packed(task, len(items) // 2, len(together), len(items))
                 return self._pack(task)
-            stretch.pickled = Load([carried], None, together)
+            stretch.pickled = Load([carried], None, together, single)
             self._packed(task, len(items), len(together), len(items))
             return True
         blobs: list[bytes] = []
         size = 0
-        for args in items:
+        for item in items:
+            args = (item,) if single else item
             try:
                 blob = dump_arguments((fn, args, {}) if carried is None else (args, {}))
             except BaseException as exc:
@@ -461,9 +462,9 @@ class Dispatcher:
         """See to the first item of a stretch, which cannot be sent as it is."""
         if len(stretch) > 1:
             self._ledger.put_back(task, 1)
-        job, args = stretch.job, stretch.items[0]
+        job, item = stretch.job, stretch.items[0]
         if isinstance(problem, Unfinished):
-            call = job.make_call(args)
+            call = job.make_call(item)
             call.stage = IN_HAND
             job.fill(stretch.first, [call.future])
             self._park(call, problem.future)

@@ -103,13 +103,14 @@ class Job(Protocol):
 
     fn: Any
     name: str
+    single: bool
     options: CallOptions
     chunk: int | None
 
     def next_key(self) -> str:
         """Return a key for the next task of this map."""
 
-    def make_call(self, args: tuple[Any, ...]) -> Call:
+    def make_call(self, item: Any) -> Call:
         """Return an item as a call with a future."""
 
     def fill(self, first: int, run: list[Any], *, plain: bool = False) -> None:
@@ -117,11 +118,14 @@ class Job(Protocol):
 
 
 class Stretch:
-    """Consecutive items of a map that are at the same stage."""
+    """Consecutive items of a map that are at the same stage.
+
+    An item is the only argument of its call, if the job is `single`, or the tuple of all.
+    """
 
     __slots__ = ("first", "items", "job", "over", "pickled")
 
-    def __init__(self, job: Job, first: int, items: list[tuple[Any, ...]]) -> None:
+    def __init__(self, job: Job, first: int, items: list[Any]) -> None:
         self.job, self.first, self.items = job, first, items
         self.over = False
         self.pickled: Load | None = None
@@ -262,7 +266,7 @@ class Ledger:
         self.queued += size
         self.wake()
 
-    def extend(self, stretch: Stretch, item: tuple[Any, ...]) -> bool:
+    def extend(self, stretch: Stretch, item: Any) -> bool:
         """Add one more item to a queued stretch; False if none of it is queued any more."""
         with self.changed:
             if stretch.over or not stretch.items:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
+from itertools import islice
 from time import monotonic
 from typing import Any, Literal
 
@@ -40,8 +41,8 @@ class MapJob:
     dispatcher : Dispatcher
         Runs the items.
     fn : callable
-    items : iterator of tuple
-        The arguments of each call.
+    iterables : tuple of iterable
+        The arguments of each call are the items of these, taken in step.
     name : str
         What the function is called, for people.
     options : CallOptions
@@ -52,14 +53,14 @@ class MapJob:
     chunk : int, optional
         Items in a task: multiples of it, when given.
     buffersize : int, optional
-        Most items that are taken from `items` and whose results are not read.
+        Most items that are taken from the iterables and whose results are not read.
     """
 
     def __init__(
         self,
         dispatcher: Dispatcher,
         fn: Callable[..., Any],
-        items: Iterator[tuple[Any, ...]],
+        iterables: tuple[Iterable[Any], ...],
         name: str,
         options: CallOptions,
         next_key: Callable[[], str],
@@ -69,22 +70,26 @@ class MapJob:
         buffersize: int | None,
     ) -> None:
         self.fn, self.name, self.options, self.chunk = fn, name, options, chunk
-        self.next_key, self.make_call = next_key, make_call
+        self.next_key, self._make_call = next_key, make_call
         self._dispatcher = dispatcher
-        self._items: Iterator[tuple[Any, ...]] | None = items if buffersize is not None else None
+        self.single = len(iterables) == 1
+        # No tuple for each item where it is not needed: there may be millions of them.
+        items = iter(iterables[0]) if self.single else zip(*iterables, strict=False)
+        self._items: Iterator[Any] | None = items if buffersize is not None else None
         self._arrived = threading.Condition()
         self._runs: dict[int, tuple[list[Any], bool]] = {}  # by the index of the first item
         self._order: deque[int] = deque()  # those indices, as they came
         self._taken = 0  # items taken from the input
         self._calls: list[DaskFuture[Any]] = []  # of items that are calls of their own
         self._stretch = Stretch(self, 0, [])
-        if buffersize is None:
-            first = list(items)
-        else:
-            first = [item for _, item in zip(range(buffersize), items, strict=False)]
+        first = list(islice(items, buffersize))
         self._submit(first)
 
-    def _submit(self, items: list[tuple[Any, ...]]) -> None:
+    def make_call(self, item: Any) -> Call:
+        """Return an item as a call with a future."""
+        return self._make_call((item,) if self.single else item)
+
+    def _submit(self, items: list[Any]) -> None:
         if self.options.retries:  # of one item, not of those that it shares a task with
             for item in items:
                 call = self.make_call(item)

@@ -322,7 +322,7 @@ class DaskExecutor(Executor):
         job = MapJob(
             self._dispatcher,
             fn,
-            zip(*iterables, strict=False),
+            iterables,
             name,
             self._options,
             lambda: f"{name}-{self._id}{next(self._numbers) & 0xFFFFFFFF:08x}0001",

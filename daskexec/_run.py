@@ -1,0 +1,272 @@
+"""Running the calls of one task, on a thread of a worker. Floor 3.
+
+The loops here are the price of a small call on a worker, about a microsecond: no clock is read
+between two calls, no lock is taken. What looks after a task while it runs (`daskexec._remote`)
+sees it by the number of its results, and ends it by taking away what is still to do.
+
+In a process pool ``__main__`` is one module for all calls of a worker. Here its functions arrive
+anew: what they assign to their globals is put back for later calls (`_keep_assigned_globals`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import pickle
+import time
+from array import array
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from types import FunctionType, ModuleType
+from typing import Any
+
+import distributed
+
+from daskexec._board import PLAIN_KIND, Board, Leave
+from daskexec._calls import Body, Load, Outcome, Ticket, size_of
+from daskexec._failures import Failure
+from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
+
+__all__ = ["Run", "run_with_globals"]
+
+_EXECUTORS = 100
+_FUNCTIONS = 256
+#: Bytes of results after which a shared task goes no further, those below `_SMALL` not counted.
+_MOST_BYTES = 4 << 20
+_SMALL = 4096
+
+_functions: OrderedDict[bytes, Any] = OrderedDict()  # that last, by their pickles
+
+
+class _Pickled(bytes):
+    """A pickled value among plain ones."""
+
+
+class Run:
+    """One task while it runs.
+
+    Its thread alone runs `run`. The worker's event loop looks at `results` and takes from
+    `todo`; whoever takes a call out of that, has it alone.
+
+    Attributes
+    ----------
+    todo : deque
+        Calls that are not begun.
+    results : list
+        What the calls that are over came to.
+    over : bool
+        The task has ended.
+    """
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        carried = Load.unpack(ticket.load)
+        self._carried, self._which = carried.functions, carried.which
+        self._together, self._single = not isinstance(carried.calls, list), carried.single
+        # Each call stays bytes until it is its turn, unless nothing in it can change.
+        self.todo: deque[Any] = deque(load(carried.calls) if self._together else carried.calls)
+        self.calls = len(self.todo)
+        self.results: list[Any] = []
+        self.started = time.perf_counter()
+        self._seconds = array("d")  # of each call, where they are not all of one function
+        self._bytes = 0  # of large results
+        self.over = False
+
+    def run(self, board: Board | None) -> None:
+        """Run the calls until none is left to do; leave what they come to on the board."""
+        leave = None
+        if board is not None:
+            leave = board.trail(self.ticket.slot, self.ticket.turn, self.calls)
+        self.started = time.perf_counter()
+        if self._together:
+            self._run_together(leave)
+        else:
+            self._run_each(leave)
+
+    def _run_together(self, leave: Leave | None) -> None:
+        """Run one function over plain arguments."""
+        pop, results, single = self.todo.popleft, self.results, self._single
+        dumps, plain = marshal.dumps, PLAIN
+        index = 0
+        while True:
+            try:
+                item = pop()
+            except IndexError:
+                return
+            try:
+                if not index:
+                    fn = self._function(0)
+                    mine = _is_of_main(fn)
+                if mine:
+                    value = run_with_globals(fn, (item,) if single else item, {})
+                else:
+                    value = fn(item) if single else fn(*item)
+                if type(value) not in plain:
+                    value = _Pickled(dump(value))
+                    if leave is not None:
+                        leave(index, value)
+                    self._weigh(value)
+                elif leave is not None:
+                    leave(index, dumps(value), PLAIN_KIND)
+            except BaseException as exc:
+                value = self._failure(exc)
+                if leave is not None:
+                    leave(index, value)
+                if not index:
+                    fn, mine = self._again, False  # in case it could not be loaded
+            results.append(value)
+            index += 1
+
+    def _again(self, *args: Any) -> Any:
+        fn = self._function(0)
+        return run_with_globals(fn, args, {}) if _is_of_main(fn) else fn(*args)
+
+    def _run_each(self, leave: Leave | None) -> None:
+        """Run calls of whatever functions, each unpickled by itself."""
+        pop, results, which = self.todo.popleft, self.results, self._which
+        dumps, plain = pickle.dumps, PLAIN
+        index = function = 0
+        body: Body
+        while True:
+            try:
+                call = pop()
+            except IndexError:
+                return
+            try:
+                if which is not None:
+                    self._seconds.append(-time.perf_counter())
+                    function = which[index]
+                if function < 0:
+                    fn, args, kwargs = load(call)
+                else:
+                    fn = self._function(function)
+                    args, kwargs = load(call)
+                call = None
+                if _is_of_main(fn):
+                    value = run_with_globals(fn, args, kwargs)
+                else:
+                    value = fn(*args, **kwargs)
+                fn = args = kwargs = None
+                body = dumps(value, PROTOCOL) if type(value) in plain else dump(value)
+                value = None
+            except BaseException as exc:
+                fn = args = kwargs = value = None
+                body = self._failure(exc)
+            if which is not None:
+                self._seconds[-1] += time.perf_counter()
+            if leave is not None:
+                leave(index, body)
+            results.append(body)
+            index += 1
+            if type(body) is not bytes or len(body) > _SMALL:
+                self._weigh(body)
+
+    def _weigh(self, body: Body) -> None:
+        self._bytes += size_of(body)
+        if self._bytes > _MOST_BYTES:
+            self.hand_back()
+
+    @staticmethod
+    def _failure(exc: BaseException) -> Failure:
+        trace = exc.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+            trace = trace.tb_next  # the user's frames only
+        if trace is not None:
+            exc.__traceback__ = trace
+        return Failure.of(exc)
+
+    def _function(self, index: int) -> Any:
+        blob, lasting = self._carried[index]
+        if not lasting:
+            return load(blob)
+        fn = _functions.get(blob)
+        if fn is None:
+            fn = _functions[blob] = load(blob)
+            if len(_functions) > _FUNCTIONS:
+                with contextlib.suppress(KeyError):  # another thread was here
+                    _functions.popitem(last=False)
+        elif _is_of_main(fn):  # what calls have assigned since it came
+            assigned = main_globals.get(self.ticket.executor)
+            if assigned:
+                fn.__globals__.update(assigned)
+        return fn
+
+    def hand_back(self) -> int:
+        """Begin no further call; return how many were not begun."""
+        calls = 0
+        with contextlib.suppress(IndexError):
+            while True:
+                self.todo.pop()
+                calls += 1
+        return calls
+
+    def outcome(self, first: int = 0) -> Outcome:
+        """Return what came of the calls from `first` on, as far as they are over."""
+        results: list[Any] = self.results[first:]
+        together = self._together and PLAIN.issuperset(map(type, results))
+        if self._together and not together:
+            results = [
+                pickle.dumps(result, PROTOCOL) if type(result) in PLAIN else result
+                for result in results
+            ]
+            results = [bytes(result) if type(result) is _Pickled else result for result in results]
+        seconds: Sequence[float] = self._seconds[first : first + len(results)]
+        if self._which is None:
+            seconds = [time.perf_counter() - self.started]
+        return Outcome(
+            "ran",
+            pickle.dumps(results, PROTOCOL) if together else results,
+            count=len(results),
+            first=first,
+            seconds=seconds,
+            pid=os.getpid(),
+        )
+
+    def give_thread_back(self) -> None:
+        """Let the worker run another task beside the call on this thread.
+
+        Called when a call submits calls: it will wait for them in one way or another, and
+        with all threads waiting so nothing would ever run.
+        """
+        running.give_thread_back = None
+        self.hand_back()
+        distributed.secede()
+
+
+# --- globals of __main__ ------------------------------------------------------------------------
+
+
+def _is_of_main(fn: Any) -> bool:
+    return type(fn) is FunctionType and fn.__module__ == "__main__"
+
+
+def run_with_globals(fn: FunctionType, args: Any, kwargs: Any, *, mutated: bool = False) -> Any:
+    """Run a function of ``__main__``; what it assigns to globals is kept for later calls."""
+    before = fn.__globals__.copy()
+    value = fn(*args, **kwargs)
+    _keep_assigned_globals(fn, before, mutated)
+    return value
+
+
+def _keep_assigned_globals(fn: FunctionType, before: dict[str, Any], mutated: bool) -> None:
+    """Remember the globals of ``__main__`` that a function has assigned, for later calls.
+
+    What it only reads keeps coming from the client, so that a redefined function or constant
+    is seen. With `mutated` data counts as assigned when it was just reachable: initializers
+    fill dictionaries.
+    """
+    kept = {
+        name: value
+        for name, value in fn.__globals__.items()
+        if not name.startswith("__")
+        and (
+            name not in before
+            or before[name] is not value
+            or (mutated and not isinstance(value, (FunctionType, type, ModuleType)))
+        )
+    }
+    if kept:
+        main_globals.setdefault(running.executor, {}).update(kept)
+        while len(main_globals) > _EXECUTORS:
+            del main_globals[next(iter(main_globals))]
