@@ -1,0 +1,266 @@
+"""What is measured. Each workload is a function of a `Turn`, and has an entry in WORKLOADS."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import startup
+from benchmarks.functions import busy, nothing
+from benchmarks.peers import PEERS, Adapter, dask_client
+from benchmarks.turn import Turn, check, warm_up
+
+__all__ = ["WORKLOADS", "Figure", "Workload"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One column of a table.
+
+    Attributes
+    ----------
+    key : str
+        What the turn calls it.
+    title : str
+        The head of the column, with the unit.
+    better : str
+        ``"more"`` or ``"less"``: ratios are made such that above 1 DaskExecutor is the
+        better one. ``""``: no ratio.
+    """
+
+    key: str
+    title: str
+    better: str = "more"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One table.
+
+    Attributes
+    ----------
+    name : str
+        On the command line.
+    about : str
+        One sentence: what is done and what the figures are.
+    run : callable
+        Takes a `Turn` and fills in its outcome.
+    figures : tuple of Figure
+        The columns.
+    peers : tuple of str
+        Those that can take part, in the order of their turns.
+    limit : float
+        Seconds after which a turn is ended and its peer left out.
+    opens : bool
+        Starts its executors itself.
+    in_main : bool
+        The functions are in ``__main__``.
+    """
+
+    name: str
+    about: str
+    run: Callable[[Turn], None]
+    figures: tuple[Figure, ...]
+    peers: tuple[str, ...] = tuple(PEERS)
+    limit: float = 180.0
+    opens: bool = False
+    in_main: bool = False
+
+
+# --- tiny calls ----------------------------------------------------------------------------------
+
+
+def submits(turn: Turn) -> None:
+    """Submit tiny calls, then ask for all results."""
+    n = turn.count(20_000, 1_000)
+    fn = turn.functions.tiny
+    begin = time.perf_counter()
+    futures = [turn.adapter.submit(fn, i) for i in range(n)]
+    submitted = time.perf_counter()
+    results = turn.adapter.gather(futures)
+    end = time.perf_counter()
+    check(results, range(1, n + 1))
+    turn.figures(rate=n / (end - begin), submit=(submitted - begin) / n * 1e6)
+
+
+def maps(turn: Turn) -> None:
+    """Map over tiny calls without a word on chunks; then, where one can, with the best word."""
+    n = turn.count(100_000, 1_000)
+    turn.figures(rate=_map_rate(turn, n))
+    if turn.peer.chunks:
+        rates = {size: _map_rate(turn, n, chunksize=size) for size in (10, 100, 1_000, 10_000)}
+        best = max(rates, key=rates.__getitem__)
+        row = f"{turn.peer.title}, best chunksize"
+        turn.outcome.rows[row] = {"rate": rates[best]}
+        turn.outcome.notes[row] = f"chunksize {best:,} of {', '.join(f'{s:,}' for s in rates)}"
+
+
+def _map_rate(turn: Turn, n: int, **options: Any) -> float:
+    begin = time.perf_counter()
+    results = turn.adapter.map(turn.functions.tiny, range(n), **options)
+    end = time.perf_counter()
+    check(results, range(1, n + 1))
+    return n / (end - begin)
+
+
+def in_main(turn: Turn) -> None:
+    """Both of the above, with functions that workers cannot import."""
+    submits(turn)
+    n = turn.count(20_000, 1_000)
+    turn.figures(map_rate=_map_rate(turn, n))
+
+
+# --- calls that do something ---------------------------------------------------------------------
+
+
+def grain(turn: Turn) -> None:
+    """Calls of 1, 10 and 100 ms of CPU time, by submit."""
+    for key, seconds, n in (("ms1", 1e-3, 2_000), ("ms10", 1e-2, 300), ("ms100", 0.1, 40)):
+        n = turn.count(n, n // 2 if seconds < 1e-2 else n, least=2 * turn.width)
+        begin = time.perf_counter()
+        used = sum(turn.adapter.gather([turn.adapter.submit(busy, seconds) for _ in range(n)]))
+        turn.figures(**{key: used / (turn.width * (time.perf_counter() - begin)) * 100})
+
+
+def mix(turn: Turn) -> None:
+    """One call in a hundred takes 100 ms, the others 0.1 ms, in an order drawn by chance."""
+    n = turn.count(4_000, 1_000, least=400)
+    seconds = [0.1] * (n // 100) + [1e-4] * (n - n // 100)
+    random.Random(n).shuffle(seconds)
+    begin = time.perf_counter()
+    futures = [turn.adapter.submit(busy, s) for s in seconds]
+    used = sum(turn.adapter.gather(futures))
+    by_submit = time.perf_counter() - begin
+    begin = time.perf_counter()
+    used_by_map = sum(turn.adapter.map(busy, seconds))
+    by_map = time.perf_counter() - begin
+    turn.figures(
+        submit=used / (turn.width * by_submit) * 100, map=used_by_map / (turn.width * by_map) * 100
+    )
+
+
+# --- there and back ------------------------------------------------------------------------------
+
+
+def there_and_back(turn: Turn) -> None:
+    """One call at a time on an idle executor."""
+    n = turn.count(200)
+    times = [_one(turn.adapter) for _ in range(n)]
+    turn.figures(**_median_and_p90(times))
+
+
+def shared_client(turn: Turn) -> None:
+    """One call at a time: by a Client, and by a DaskExecutor on the same Client, in turns."""
+    from daskexec import DaskExecutor
+
+    n = turn.count(200)
+    with dask_client(turn.width, None) as client, DaskExecutor(cluster=client) as executor:
+        plain = Adapter(lambda fn, *args: client.submit(fn, *args, pure=False), _no_map)
+        ours = Adapter(executor.submit, _no_map)
+        for adapter in (plain, ours):
+            warm_up(adapter, turn.width)
+        pairs = [(_one(plain), _one(ours)) for _ in range(n)]
+    for row, times in zip(
+        ("Client.submit(...).result()", "DaskExecutor"), zip(*pairs, strict=True), strict=True
+    ):
+        turn.outcome.rows[row] = _median_and_p90(list(times))
+
+
+def _one(adapter: Adapter) -> float:
+    time.sleep(0.01)  # until it is idle again
+    begin = time.perf_counter()
+    adapter.submit(nothing).result()
+    return time.perf_counter() - begin
+
+
+def _median_and_p90(times: list[float]) -> dict[str, float]:
+    return {
+        "median": statistics.median(times) * 1e3,
+        "p90": statistics.quantiles(times, n=10)[-1] * 1e3,
+    }
+
+
+def _no_map(*args: Any) -> list[Any]:
+    raise NotImplementedError
+
+
+# --- all of them ---------------------------------------------------------------------------------
+
+_RATE = Figure("rate", "calls/s")
+_TIMES = (Figure("median", "median, ms", "less"), Figure("p90", "90th percentile, ms", "less"))
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (
+        Workload(
+            "submit",
+            "Tiny calls, each by `submit`, then all results: calls a second, and what one "
+            "`submit` costs its caller.",
+            submits,
+            (_RATE, Figure("submit", "submit, µs", "less")),
+        ),
+        Workload(
+            "map",
+            "Tiny calls by `map(fn, items)` with no `chunksize`; and with the best one of four, "
+            "where there is one to tune.",
+            maps,
+            (_RATE,),
+        ),
+        Workload(
+            "main",
+            "Tiny calls of a function in `__main__`, as in a script: by `submit`, by `map`.",
+            in_main,
+            (
+                Figure("rate", "submit, calls/s"),
+                Figure("map_rate", "map, calls/s"),
+                Figure("submit", "submit, µs", "less"),
+            ),
+            in_main=True,
+        ),
+        Workload(
+            "grain",
+            "Calls that use 1, 10 and 100 ms of CPU time, by `submit`: efficiency, the CPU time "
+            "in the calls / (cores x wall time).",
+            grain,
+            (Figure("ms1", "1 ms, %"), Figure("ms10", "10 ms, %"), Figure("ms100", "100 ms, %")),
+        ),
+        Workload(
+            "mix",
+            "Calls of 0.1 ms, and one in a hundred of 100 ms: efficiency as above, by `submit` "
+            "and by `map`.",
+            mix,
+            (Figure("submit", "submit, %"), Figure("map", "map, %")),
+        ),
+        Workload(
+            "roundtrip",
+            "One call at a time on an idle executor: `submit(...).result()`.",
+            there_and_back,
+            _TIMES,
+        ),
+        Workload(
+            "sharedclient",
+            "One call at a time, by `Client.submit(...).result()` and by a `DaskExecutor` on "
+            "that same client, alternating.",
+            shared_client,
+            _TIMES,
+            peers=("daskexec",),
+            opens=True,
+        ),
+        Workload(
+            "startup",
+            "Whole programs, `python -c`: start the executor, one call, end. Seconds from the "
+            "start of the program until its first result is there, and until it has ended.",
+            startup.run,
+            (
+                Figure("first", "first result, s", "less"),
+                Figure("exit", "exit, s", "less"),
+            ),
+            peers=tuple(startup.PROGRAMS),
+            opens=True,
+        ),
+    )
+}
