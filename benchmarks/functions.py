@@ -6,7 +6,7 @@ import os
 import time
 from typing import Any
 
-__all__ = ["busy", "hold", "measure", "nothing", "ones", "tiny", "who"]
+__all__ = ["busy", "hold", "measure", "nothing", "ones", "tiny", "traffic", "who"]
 
 
 def tiny(x: int) -> int:
@@ -22,6 +22,14 @@ def who(seconds: float) -> int:
     """Sleep, so that other workers get some of these calls too; return the process id."""
     time.sleep(seconds)
     return os.getpid()
+
+
+def traffic(seconds: float) -> tuple[int, float, float]:
+    """As `who`, with the bytes that the process has sent and received: `network.counts`."""
+    from benchmarks import network
+
+    time.sleep(seconds)
+    return network.counts()
 
 
 def busy(seconds: float) -> float:

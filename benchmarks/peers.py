@@ -29,11 +29,14 @@ class Adapter:
         ``map(fn, items)`` returns a list of results.
     gather : callable
         Takes a list of what `submit` returned; returns the list of the results.
+    scatter : callable, optional
+        Sends a value to every worker once; what it returns can be an argument.
     """
 
     submit: Callable[..., Any]
     map: Callable[..., list[Any]]
     gather: Callable[[list[Any]], list[Any]] = lambda futures: [f.result() for f in futures]
+    scatter: Callable[[Any], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,10 @@ def _client(width: int, address: str | None) -> Iterator[Adapter]:
             return results
 
         yield Adapter(
-            submit=partial(client.submit, pure=False), map=map_and_gather, gather=client.gather
+            submit=partial(client.submit, pure=False),
+            map=map_and_gather,
+            gather=client.gather,
+            scatter=partial(client.scatter, broadcast=True),
         )
 
 
@@ -152,6 +158,8 @@ def _mpi(width: int, address: str | None) -> Iterator[Adapter]:
     # As root, and with more processes than cores, as in a container. The workers are spawned
     # by this process (MPI_Comm_spawn), so no mpiexec is needed.
     os.environ.setdefault("OMPI_MCA_rmaps_base_oversubscribe", "1")
+    for layer in ("oob", "btl"):  # else it waits for ever where there is only the loopback
+        os.environ.setdefault(f"OMPI_MCA_{layer}_tcp_if_include", "lo")
     if os.geteuid() == 0:
         os.environ["OMPI_ALLOW_RUN_AS_ROOT"] = os.environ["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     from mpi4py.futures import MPIPoolExecutor

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks import functions as _functions
+from benchmarks import network
 from benchmarks.peers import PEERS, Adapter, Peer
 
 __all__ = ["Order", "Outcome", "Turn", "main", "warm_up"]
@@ -73,6 +74,8 @@ class Turn:
         Where the functions are that the workers call.
     outcome : Outcome
         To be filled in.
+    own_network : bool
+        The loopback carries nothing but this turn's bytes.
     """
 
     order: Order
@@ -80,6 +83,7 @@ class Turn:
     functions: Any
     outcome: Outcome
     adapter: Adapter
+    own_network: bool = False
 
     @property
     def width(self) -> int:
@@ -124,13 +128,14 @@ def main(text: str, functions: ModuleType = _functions) -> None:
     order = Order(**json.loads(text))
     workload, peer = WORKLOADS[order.workload], PEERS[order.peer]
     outcome = Outcome()
+    alone = workload.own_network and network.own_network()
     if workload.opens:
-        workload.run(Turn(order, peer, functions, outcome, Adapter(_unopened, _unopened)))
+        workload.run(Turn(order, peer, functions, outcome, Adapter(_unopened, _unopened), alone))
         _write(order, outcome)
         return
     with peer.open(order.width, None) as adapter:
         warm_up(adapter, order.width)
-        workload.run(Turn(order, peer, functions, outcome, adapter))
+        workload.run(Turn(order, peer, functions, outcome, adapter, alone))
         _write(order, outcome)  # before the end of the executor, which may hang
 
 

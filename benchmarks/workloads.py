@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import startup
+from benchmarks import arrays, backlog, delay, startup
 from benchmarks.functions import busy, nothing
 from benchmarks.peers import PEERS, Adapter, dask_client
 from benchmarks.turn import Turn, check, warm_up
@@ -59,6 +59,8 @@ class Workload:
         Starts its executors itself.
     in_main : bool
         The functions are in ``__main__``.
+    own_network : bool
+        Counts the loopback's bytes, and so wants one of its own.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Workload:
     limit: float = 180.0
     opens: bool = False
     in_main: bool = False
+    own_network: bool = False
 
 
 # --- tiny calls ----------------------------------------------------------------------------------
@@ -248,6 +251,61 @@ WORKLOADS: dict[str, Workload] = {
             shared_client,
             _TIMES,
             peers=("daskexec",),
+            opens=True,
+        ),
+        Workload(
+            "arguments",
+            "One numpy array of 100 MB, handed to 1,000 calls (10 of the peers'): the time of a "
+            "call, and MB for each call: sent by the client's process, received by the workers' "
+            "(TCP or pipes), and carried by the loopback interface (TCP, by way of a scheduler "
+            "too).",
+            arrays.arguments,
+            (
+                Figure("time", "ms/call", "less"),
+                Figure("sent", "client sent, MB/call", "less"),
+                Figure("received", "workers received, MB/call", ""),
+                Figure("loopback", "loopback, MB/call", ""),
+            ),
+            limit=300.0,
+            own_network=True,
+        ),
+        Workload(
+            "results",
+            "Results of 10 MB (numpy), 100 of them.",
+            arrays.results,
+            (Figure("rate", "MB/s"), Figure("time", "ms/call", "less")),
+        ),
+        Workload(
+            "backlog",
+            "A million tiny calls (10,000 of slow peers) submitted while the workers are held "
+            "up: calls/s of `submit`, calls/s once let go, memory of the client's process for "
+            "each pending call, growth of the scheduler's, and what either keeps once all "
+            "futures are dropped. The scheduler is a process apart.",
+            backlog.run,
+            (
+                Figure("calls", "calls", ""),
+                Figure("submits", "submits/s"),
+                Figure("rate", "calls/s"),
+                Figure("pending", "bytes/pending call", "less"),
+                Figure("kept", "client keeps, MB", ""),
+                Figure("scheduler", "scheduler grows, MB", ""),
+                Figure("scheduler_kept", "it keeps, MB", ""),
+            ),
+            limit=900.0,
+            opens=True,
+        ),
+        Workload(
+            "delay",
+            f"A scheduler that is {delay.DELAY:.0f} ms away from the client, one way; the "
+            "workers are near the scheduler. One call at a time, then tiny calls by `submit` "
+            "and by `map`.",
+            delay.run,
+            (
+                Figure("median", "one call, median, ms", "less"),
+                Figure("submit", "submit, calls/s"),
+                Figure("map", "map, calls/s"),
+            ),
+            peers=tuple(name for name, peer in PEERS.items() if peer.dask),
             opens=True,
         ),
         Workload(
