@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -66,6 +67,11 @@ def _epilog() -> str:
     help="Workers of each executor, of one thread each.",
 )
 @click.option(
+    "--limit",
+    type=click.FloatRange(0, min_open=True),
+    help="Seconds for each turn. [default: the workload's, 180 to 900]",
+)
+@click.option(
     "--json",
     "json_file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -83,6 +89,7 @@ def main(
     rounds: int,
     scale: float,
     workers: int,
+    limit: float | None,
     json_file: Path | None,
     markdown: bool,
     write_readme: bool,
@@ -103,8 +110,11 @@ def main(
     console.print(", ".join(f"{key} {value}" for key, value in report.machine().items()))
     results = []
     for name in workloads or WORKLOADS:
+        workload = WORKLOADS[name]
+        if limit is not None:
+            workload = dataclasses.replace(workload, limit=limit)
         result = runner.run_workload(
-            WORKLOADS[name],
+            workload,
             peers,
             rounds=rounds,
             width=workers,
