@@ -16,8 +16,6 @@ from benchmarks import report, runner
 from benchmarks.peers import PEERS
 from benchmarks.workloads import WORKLOADS
 
-_README = Path(__file__).with_name("README.md")
-
 
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
@@ -131,7 +129,12 @@ def main(
         if json_file is not None:
             json_file.write_text(json.dumps(report.as_json(results), indent=1) + "\n")
         if write_readme:
-            report.write_readme(_README, [result], command=command.strip(), order=list(WORKLOADS))
+            report.write_readme(
+                report.README,
+                name,
+                report.markdown(result, command=command.strip()),
+                order=list(WORKLOADS),
+            )
 
 
 if __name__ == "__main__":

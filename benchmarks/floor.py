@@ -22,10 +22,9 @@ from distributed import Client
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import stamps
+from benchmarks import report, stamps
 from benchmarks.cluster import dask_cluster
 from benchmarks.peers import dask_client
-from benchmarks.report import machine
 from daskexec import DaskExecutor
 
 __all__ = ["STEPS", "main"]
@@ -163,7 +162,8 @@ def rows(found: dict[str, list[list[float]]]) -> list[list[str]]:
     "--apart", is_flag=True, help="A scheduler in a process of its own, not in the client's."
 )
 @click.option("--markdown", is_flag=True, help="Print a table that can be pasted into a page.")
-def main(calls: int, apart: bool, markdown: bool) -> None:
+@click.option("--write-readme", is_flag=True, help="Put the table into benchmarks/README.md.")
+def main(calls: int, apart: bool, markdown: bool, write_readme: bool) -> None:
     """Follow one call at a time through client, scheduler and worker: medians in ms.
 
     By `Client.submit(...).result()` and by a DaskExecutor on the same client, alternating.
@@ -171,10 +171,14 @@ def main(calls: int, apart: bool, markdown: bool) -> None:
     """
     found = measure(calls, apart=apart)
     heads = ["where", "until", *(f"{name}, ms" for name in found)]
+    lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * len(found)}"]
+    lines += [f"| {' | '.join(row)} |" for row in rows(found)]
+    if write_readme:
+        command = f"python -m benchmarks.floor --calls {calls}{' --apart' if apart else ''}"
+        text = "\n".join((*lines, "", f"- {report.caption(command)}"))
+        report.write_readme(report.README, "floor", text, order=["floor"])
     if markdown:
-        click.echo(f"| {' | '.join(heads)} |\n|---|---|{'---:|' * len(found)}")
-        for row in rows(found):
-            click.echo(f"| {' | '.join(row)} |")
+        click.echo("\n".join(lines))
         return
     table = Table()
     for number, head in enumerate(heads):
@@ -182,7 +186,7 @@ def main(calls: int, apart: bool, markdown: bool) -> None:
     for row in rows(found):
         table.add_row(*row, end_section=row[1] in (STEPS[-1][2],))
     console = Console(highlight=False)
-    console.print(", ".join(f"{key} {value}" for key, value in machine().items()))
+    console.print(", ".join(f"{key} {value}" for key, value in report.machine().items()))
     console.print(table)
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import statistics
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,18 @@ from rich.table import Table
 from benchmarks.runner import Rounds
 from benchmarks.workloads import Figure
 
-__all__ = ["REFERENCE", "as_json", "machine", "markdown", "table", "write_readme"]
+__all__ = [
+    "README",
+    "REFERENCE",
+    "as_json",
+    "caption",
+    "machine",
+    "markdown",
+    "table",
+    "write_readme",
+]
+
+README = Path(__file__).with_name("README.md")
 
 #: The row that the others are compared with.
 REFERENCE = "DaskExecutor"
@@ -128,7 +140,6 @@ def table(result: Rounds) -> Table:
 def markdown(result: Rounds, *, command: str) -> str:
     """Return the same for a README."""
     heads = _heads(result)
-    about = machine()
     lines = [
         f"### {result.workload.name}",
         "",
@@ -140,11 +151,22 @@ def markdown(result: Rounds, *, command: str) -> str:
     lines += [f"| {row} | " + " | ".join(_cells(result, row)) + " |" for row in result.rows]
     lines.append("")
     lines += [f"- {remark}" for remark in _remarks(result)]
-    lines.append(
-        f"- `{command}`, {about['date']}, {about['cores']} cores ({about['processor']}), "
-        f"Python {about['python']}."
-    )
+    lines.append(f"- {caption(command)}")
     return "\n".join(lines)
+
+
+def caption(command: str) -> str:
+    """Say by which command, when, and on what machine figures were made.
+
+    With the load average at their end: above what one executor keeps busy, which is about the
+    number of cores, others used the machine too.
+    """
+    about = machine()
+    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"`{command}`, {about['date']}, {about['cores']} cores ({about['processor']}), "
+        f"Python {about['python']}, distributed {about['distributed']}{load}."
+    )
 
 
 def as_json(results: list[Rounds]) -> dict[str, Any]:
@@ -164,21 +186,19 @@ def as_json(results: list[Rounds]) -> dict[str, Any]:
     }
 
 
-def write_readme(path: Path, results: list[Rounds], *, command: str, order: list[str]) -> None:
-    """Put tables in the place of those that the README has for the same workloads.
+def write_readme(path: Path, name: str, text: str, *, order: Sequence[str]) -> None:
+    """Put a section into a page, in the place of the last one of that name.
 
-    Tables are between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; a new one is put where
-    `order` says.
+    Sections are between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``; a new one goes where
+    `order`, a list of all names, says: all come after ``<!-- results -->``.
     """
-    text = path.read_text()
-    for result in results:
-        name = result.workload.name
-        block = f"<!-- begin {name} -->\n{markdown(result, command=command)}\n<!-- end {name} -->"
-        old = re.compile(f"<!-- begin {name} -->.*?<!-- end {name} -->", re.S)
-        if old.search(text):
-            text = old.sub(block.replace("\\", r"\\"), text)
-            continue
-        before = [n for n in order[: order.index(name)] if f"<!-- end {n} -->" in text]
+    page = path.read_text()
+    section = f"<!-- begin {name} -->\n{text}\n<!-- end {name} -->"
+    old = re.compile(f"<!-- begin {name} -->.*?<!-- end {name} -->", re.S)
+    if old.search(page):
+        page = old.sub(section.replace("\\", r"\\"), page)
+    else:
+        before = [n for n in order[: order.index(name)] if f"<!-- end {n} -->" in page]
         anchor = f"<!-- end {before[-1]} -->" if before else "<!-- results -->"
-        text = text.replace(anchor, f"{anchor}\n\n{block}", 1)
-    path.write_text(text)
+        page = page.replace(anchor, f"{anchor}\n\n{section}", 1)
+    path.write_text(page)
