@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -101,6 +102,8 @@ def main(
     the workload that measures it. A peer that is not installed, fails or hangs is reported and
     left out.
     """
+    # By default SIGTERM ends this process on the spot, and leaves the turn that it waits for.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     command = "python -m benchmarks " + shlex.join(
         arg for arg in sys.argv[1:] if arg not in ("--write-readme", "--markdown")
