@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -105,9 +104,9 @@ def main(
     # By default SIGTERM ends this process on the spot, and leaves the turn that it waits for.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    command = "python -m benchmarks " + shlex.join(
-        arg for arg in sys.argv[1:] if arg not in ("--write-readme", "--markdown")
-    )
+    limits = "" if limit is None else f" --limit {limit:g}"
+    chosen = "" if peers == tuple(PEERS) else f" --peers {','.join(peers)}"
+    options = f"--rounds {rounds} --scale {scale:g} --workers {workers}{limits}{chosen}"
     console.print(", ".join(f"{key} {value}" for key, value in report.machine().items()))
     results = []
     for name in workloads or WORKLOADS:
@@ -124,18 +123,19 @@ def main(
             say=lambda line: click.echo(line, err=True),
         )
         results.append(result)
+        command = f"python -m benchmarks {name} {options}"
         console.print()
         console.print(result.workload.about)
         console.print(report.table(result))
         if markdown:
-            click.echo(report.markdown(result, command=command.strip()))
+            click.echo(report.markdown(result, command=command))
         if json_file is not None:
             json_file.write_text(json.dumps(report.as_json(results), indent=1) + "\n")
         if write_readme:
             report.write_readme(
                 report.README,
                 name,
-                report.markdown(result, command=command.strip()),
+                report.markdown(result, command=command),
                 order=list(WORKLOADS),
             )
 

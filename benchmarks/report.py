@@ -90,7 +90,9 @@ def ratio(result: Rounds, row: str, figure: Figure) -> float | None:
 def _number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 or not value else f"{value:.1g}"
 
 
 def _cells(result: Rounds, row: str) -> list[str]:
