@@ -151,7 +151,7 @@ def mix(turn: Turn) -> None:
 
 def there_and_back(turn: Turn) -> None:
     """One call at a time: on an idle executor, and right after the last one."""
-    n = turn.count(200)
+    n = turn.count(200, least=50)
     turn.figures(**_median_and_p90([_one(turn.adapter) for _ in range(n)]))
     turn.figures(next=statistics.median(_one(turn.adapter, 0.0) for _ in range(n)) * 1e3)
 
@@ -160,7 +160,7 @@ def shared_client(turn: Turn) -> None:
     """One call at a time: by a Client, and by a DaskExecutor on the same Client, in turns."""
     from daskexec import DaskExecutor
 
-    n = turn.count(200)
+    n = turn.count(200, least=50)
     with dask_client(turn.width, None) as client, DaskExecutor(cluster=client) as executor:
         plain = Adapter(lambda fn, *args: client.submit(fn, *args, pure=False), _no_map)
         ours = Adapter(executor.submit, _no_map)
@@ -268,7 +268,7 @@ WORKLOADS: dict[str, Workload] = {
             "One numpy array of 100 MB, handed to 1,000 calls (10 of the peers'): the time of a "
             "call, and MB for each call: sent by the client's process, received by the workers' "
             "(TCP or pipes), and carried by the loopback interface (TCP, by way of a scheduler "
-            "too).",
+            "too). The schedulers of Dask run in the client's process, which so sends twice.",
             arrays.arguments,
             (
                 Figure("time", "ms/call", "less"),
