@@ -553,8 +553,10 @@ class Ledger:
             if task.key not in self.sent:
                 return
             begun = max(begun, task.told)
+            if begun >= task.end:
+                return  # the others were handed back before
             rest = task.load[begun : task.end]
-            task.end = max(begun, task.told)
+            task.end = begun
             if task.told == task.end:
                 self._unsend(task)
             if not isinstance(rest, Stretch):
