@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from daskexec._link import SpawnerLink
 from daskexec._messages import Line
 from daskexec.errors import ClusterUnreachable
 
@@ -72,15 +73,23 @@ def _is_client(cluster: Any) -> bool:
 
 
 def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
-    """Start a cluster on this machine for this executor alone, when connected."""
+    """Start a cluster on this machine for this executor alone, when connected.
+
+    The process that forks its workers starts now, so that it imports ``distributed`` while
+    this one does.
+    """
+    link = SpawnerLink()
 
     def connect(report: Callable[[Any], None]) -> Line:
-        from distributed import Client
+        try:
+            from distributed import Client
 
-        from daskexec._backend import DaskBackend
-        from daskexec._local import ForkCluster
-
-        cluster = ForkCluster(n_workers, **options)
+            from daskexec._backend import DaskBackend
+            from daskexec._local import ForkCluster
+        except BaseException:
+            link.close()
+            raise
+        cluster = ForkCluster(link, n_workers, **options)
         try:
             client = Client(cluster, set_as_default=False)
         except BaseException:

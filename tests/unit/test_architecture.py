@@ -21,6 +21,7 @@ FLOORS = {
     "_calls": 0,
     "_messages": 0,
     "_batching": 1,
+    "_link": 1,
     "_patience": 1,
     "_remote": 1,
     "_spawner": 1,
