@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import shutil
 import signal
 import socket
@@ -58,6 +59,7 @@ class SpawnerLink:
         self._stillborn = 0  # in a row
         self._born: dict[int, float] = {}
         self._replace = True
+        self._hung_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._buffer = b""
         self._sock, theirs = socket.socketpair()
@@ -115,8 +117,14 @@ class SpawnerLink:
     def stop_replacing(self) -> None:
         self._replace = False
 
+    def hang_up(self) -> None:
+        """Tell the spawner to kill what is left, remove the scratch folder, and end."""
+        self._hung_up = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
-        """Close the line: the spawner kills what is left, removes the scratch folder, ends."""
+        """Close the line and wait until the spawner has ended, and all that it started."""
         if self._sock.fileno() >= 0:
             loop = self._loop
             if loop is not None and not loop.is_closed():
@@ -126,12 +134,25 @@ class SpawnerLink:
                 self._sock.shutdown(socket.SHUT_RDWR)
             self._sock.close()
         try:
-            self._process.wait(10)
+            self._wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()  # its workers die with it
             self._process.wait()
         shutil.rmtree(self.scratch, ignore_errors=True)
         _links.discard(self)
+
+    def _wait(self, timeout: float) -> None:
+        """Wait for the spawner's end, on Linux without the polling of ``Popen.wait``."""
+        if self._process.returncode is None and hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError), selectors.DefaultSelector() as selector:
+                fd = os.pidfd_open(self._process.pid)
+                try:
+                    selector.register(fd, selectors.EVENT_READ)
+                    selector.select(timeout)
+                finally:
+                    os.close(fd)
+                timeout = 1
+        self._process.wait(timeout)
 
     def _tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # closed: there is no worker left to tell of
@@ -152,7 +173,7 @@ class SpawnerLink:
         if not data:
             assert self._loop is not None
             self._loop.remove_reader(self._sock.fileno())
-            self.ended = True
+            self.ended = not self._hung_up
             return
         *lines, self._buffer = (self._buffer + data).split(b"\n")
         for line in lines:

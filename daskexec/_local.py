@@ -5,7 +5,7 @@ of this process and the workers forked by `daskexec._spawner`. Against ``LocalCl
 
 - its workers survive Ctrl-C in the terminal, end with this process however it ends, and need
   no ``__main__`` guard in the script;
-- everything listens on 127.0.0.1, the HTTP servers included;
+- everything listens on 127.0.0.1, and HTTP is served only where a dashboard was asked for;
 - a worker that dies is replaced at once, and it is known what ended it;
 - calls that a worker had begun are told from those it had not (`daskexec._board`).
 """
@@ -20,7 +20,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from distributed import Scheduler, SpecCluster
+import distributed
+from distributed import SpecCluster
 from distributed.deploy.spec import ProcessInterface
 
 from daskexec._board import Board
@@ -78,10 +79,11 @@ class ForkCluster(SpecCluster):
                     "local_directory": self.link.scratch,
                     "resources": resources,
                     "board": self.board.path,
+                    "http": dashboard,
                 },
             }
             scheduler = {
-                "cls": Scheduler,
+                "cls": distributed.Scheduler if dashboard else Scheduler,
                 "options": {
                     "host": _LOOPBACK,
                     # It needs no folder, and one would be removed by a forked child's end.
@@ -115,6 +117,14 @@ class ForkCluster(SpecCluster):
 
     async def _close(self) -> None:
         self.link.stop_replacing()
+        if self.status == distributed.Status.running:
+            # All at once and by signal: the scheduler, which would have each of them hand its
+            # data to the others first, ends too.
+            self.worker_spec.clear()
+            async with self._lock:
+                await asyncio.gather(*(worker.close() for worker in self.workers.values()))
+                self.workers.clear()
+            self.link.hang_up()
         await super()._close()
 
     def close(self, timeout: float | None = None) -> Any:
@@ -126,6 +136,10 @@ class ForkCluster(SpecCluster):
         finally:
             _quiet.discard(getattr(thread, "ident", None))
             self.link.close()
+
+    def retire(self) -> None:
+        """Begin to end the workers, which have nothing to do any more; returns at once."""
+        self.signal_workers(signal.SIGTERM)
 
     def signal_workers(self, number: int) -> None:
         """Send a signal to every worker process, and replace none of them."""
@@ -147,6 +161,13 @@ class ForkCluster(SpecCluster):
     def death_of(self, pid: int) -> tuple[str, str]:
         """Return name of the worker that had this process id, and what ended it."""
         return self.link.deaths.get(pid, ("", ""))
+
+
+class Scheduler(distributed.Scheduler):  # by its name Dask looks things up
+    """One that serves no HTTP."""
+
+    def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
+        """Open no port."""
 
 
 class ForkedWorker(ProcessInterface):
@@ -174,7 +195,7 @@ class ForkedWorker(ProcessInterface):
         await super().close()
 
 
-# --- the log of this process ----------------------------------------------------------------------
+# --- the log of this process ---------------------------------------------------------------------
 
 _quiet: set[int | None] = set()
 

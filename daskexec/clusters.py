@@ -7,14 +7,17 @@ what belongs to the user, and so is left alone.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from daskexec._link import SpawnerLink
-from daskexec._messages import Line
-from daskexec.errors import ClusterUnreachable
+
+if TYPE_CHECKING:
+    from daskexec._messages import Line
 
 __all__ = [
     "CONNECT_TIMEOUT",
@@ -30,7 +33,10 @@ __all__ = [
 #: Seconds in which a scheduler must answer.
 CONNECT_TIMEOUT = 10.0
 
-Connect = Callable[[Callable[[Any], None]], Line]
+#: Allocations between two garbage collections while ``distributed`` is imported.
+_SELDOM = 1_000_000
+
+Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
 
 _ADDRESS = re.compile(
     r"(?:(?:tcp|tls|ws|wss|ucx|inproc)://\S+|[\w.\-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)"
@@ -82,10 +88,11 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
 
     def connect(report: Callable[[Any], None]) -> Line:
         try:
-            from distributed import Client
+            with _few_collections():
+                from distributed import Client
 
-            from daskexec._backend import DaskBackend
-            from daskexec._local import ForkCluster
+                from daskexec._backend import DaskBackend
+                from daskexec._local import ForkCluster
         except BaseException:
             link.close()
             raise
@@ -97,9 +104,12 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
             raise
 
         def close() -> None:
+            cluster.retire()
             with contextlib.suppress(Exception):
-                client.close()
+                _close_at_once(client)
             cluster.close()
+
+        from daskexec._messages import Line
 
         backend = DaskBackend(client, executor, report, direct=True)
         cluster.link.on_death = backend.retry_transfers
@@ -116,11 +126,44 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
     return connect
 
 
+def _close_at_once(client: Any) -> None:
+    """Close a client without a farewell to its scheduler, which ends too: that takes 10 ms."""
+    comm = client.scheduler_comm
+    if client.status == "running" and comm is not None:
+        client.status = "closing"  # or it would connect anew
+        client.loop.add_callback(comm.abort)
+    client.close()
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Import without the garbage collector going over the ever growing heap again and again.
+
+    That takes a sixth of the time of ``import distributed``. The thresholds are left alone
+    where somebody else has set them meanwhile, and a ``gc.disable()`` of the user's stays.
+    """
+    before = gc.get_threshold()
+    ours = (_SELDOM, *before[1:])
+    if not 0 < before[0] < _SELDOM or "distributed" in sys.modules:
+        yield
+        return
+    gc.set_threshold(*ours)
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()  # now all objects count as old, and no collection looks at them soon
+        if gc.get_threshold() == ours:
+            gc.set_threshold(*before)
+
+
 def shared(executor: str, client: Any, close: Callable[[], None]) -> Connect:
     """Use a client that is connected already; `close` ends what was opened for it."""
 
     def connect(report: Callable[[Any], None]) -> Line:
         from daskexec._backend import DaskBackend
+        from daskexec._messages import Line
 
         return Line(DaskBackend(client, executor, report), close)
 
@@ -144,6 +187,8 @@ def open_client(cluster: Any, timeout: float) -> tuple[Any, Callable[[], None]]:
         try:
             client = Client(address, timeout=timeout, set_as_default=False)
         except OSError as exc:  # TimeoutError too
+            from daskexec.errors import ClusterUnreachable
+
             raise ClusterUnreachable(
                 f"no Dask scheduler answered at {address} within {timeout:g} s "
                 f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
