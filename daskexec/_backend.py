@@ -9,7 +9,7 @@ the dispatcher hands in ``SimpleQueue.put``.
 Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`):
 
 - ``Client``: ``submit``, ``gather``, ``cancel``, ``run``, ``nthreads``, ``register_plugin``,
-  ``unregister_worker_plugin``, ``subscribe_topic``, ``loop``, ``status``, ``id``,
+  ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``, ``loop``, ``status``, ``id``,
   ``scheduler.identity``; ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._gather_future``, to get rid of one that was cancelled.
 - ``distributed.utils.offload``.
@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import pickle
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
@@ -310,6 +311,12 @@ class DaskBackend:
                 self._loop.call_later(self.RELEASE_DELAY, self._release)
             self._spent.append(future)
 
+    def _told(self, key: str, outcome: Outcome) -> None:
+        """Take an outcome that came with an event, ahead of Dask's word that it is there."""
+        future = self._futures.get(key)
+        if future is not None:
+            self._deliver(future, outcome)
+
     def _release(self) -> None:
         spent, self._spent = self._spent, []
         for future in spent:
@@ -399,7 +406,8 @@ class _Hub:
     _lock = threading.Lock()
     _hubs: ClassVar[weakref.WeakKeyDictionary[Client, _Hub]] = weakref.WeakKeyDictionary()
 
-    def __init__(self) -> None:
+    def __init__(self, client: Client) -> None:
+        self._client = weakref.ref(client)
         self._backends: dict[str, DaskBackend] = {}
 
     @classmethod
@@ -407,7 +415,7 @@ class _Hub:
         with cls._lock:
             hub = cls._hubs.get(client)
             if hub is None:
-                hub = cls._hubs[client] = cls()
+                hub = cls._hubs[client] = cls(client)
                 client.subscribe_topic(client.id, hub._on_event)
         return hub
 
@@ -416,13 +424,23 @@ class _Hub:
 
     def leave(self, backend: DaskBackend) -> None:
         self._backends.pop(backend.executor, None)
+        client = self._client()
+        with self._lock:
+            if self._backends or client is None or self._hubs.get(client) is not self:
+                return
+            del self._hubs[client]
+        if client.status == "running":
+            # Or the scheduler would try to tell the client of its own end.
+            client.unsubscribe_topic(client.id)
 
     def _on_event(self, event: tuple[float, Any]) -> None:
         _, message = event
         if not isinstance(message, dict):
             return
         backend = self._backends.get(message.get("daskexec", ""))
-        if backend is not None and "slow" in message:
+        if backend is not None and "done" in message:
+            backend._told(message["done"], pickle.loads(message["outcome"]))
+        elif backend is not None and "slow" in message:
             backend._report(Slow(key=message["slow"], worker=message["worker"]))
         elif backend is not None:
             backend._report(

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import sys
 import threading
 import time
@@ -43,6 +44,11 @@ __all__ = [
 _REMEMBERED = 20_000
 #: Seconds between two reports of one slow call, at most, unless it may take longer anyway.
 _LONGEST_PAUSE = 2.0
+#: Seconds after which it is said that a task runs.
+_SAID_AFTER = 0.005
+#: Bytes of results up to which they are told in an event, which saves the client a question and
+#: its answer. The scheduler keeps the last thousand or so of them.
+_TOLD_AT_ONCE = 4096
 
 _lock = threading.Lock()
 _begun: OrderedDict[str, None] = OrderedDict()
@@ -67,7 +73,6 @@ def run_task(ticket: Ticket) -> Outcome:
     refusal = _begin(watch)
     if refusal is not None:
         return refusal
-    _report(worker, ticket)
     watch.start()
     running.give_thread_back = run.give_thread_back
     running.executor = ticket.executor
@@ -79,7 +84,17 @@ def run_task(ticket: Ticket) -> Outcome:
             _mark(ticket, RUNNING)
         run.run(_board if ticket.slot >= 0 else None)
         _mark(ticket, FINISHED)
-        return run.outcome()
+        outcome = run.outcome()
+        if outcome.size() <= _TOLD_AT_ONCE:
+            worker.log_event(
+                ticket.topic,
+                {
+                    "daskexec": ticket.executor,
+                    "done": ticket.key,
+                    "outcome": pickle.dumps(outcome, 4),
+                },
+            )
+        return outcome
     finally:
         running.give_thread_back = None
         run.over = True
@@ -156,7 +171,20 @@ class _Watch:
         self.patience = run.ticket.slow_after
 
     def start(self) -> None:
-        self.worker.loop.add_callback(self._again)
+        """Say that the task runs: not at once, since most are over before it is heard."""
+        if self.run.ticket.max_calls:
+            _report(self.worker, self.run.ticket)
+        self.worker.loop.add_callback(self._start)
+
+    def _start(self) -> None:
+        if not self.run.over:
+            self.worker.loop.call_later(_SAID_AFTER, self._say)
+
+    def _say(self) -> None:
+        if not self.run.over:
+            if not self.run.ticket.max_calls:
+                _report(self.worker, self.run.ticket)
+            self._again()
 
     def _again(self) -> None:
         if not self.run.over:

@@ -1,6 +1,6 @@
 """The process that starts, watches and ends the workers of a cluster on this machine. Floor 5.
 
-Started as a process of its own (see `daskexec._local`), it imports ``distributed`` once, then
+Started as a process of its own (see `daskexec._link`), it imports ``distributed`` once, then
 forks a worker whenever it is told to: a worker is there in a tenth of a second, needs no
 ``if __name__ == "__main__"`` guard in the user's script, and inherits neither threads nor
 locks of the user's process. It runs in a session of its own, so that Ctrl-C in the terminal
@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -30,6 +31,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 __all__ = ["main"]
@@ -40,23 +42,33 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main(fd: int, scratch: str, parent: int, argv: list[str]) -> None:
-    """Serve the client on the socket `fd` until it or its process `parent` is gone."""
+    """Serve the client on the socket `fd` until it or its process `parent` is gone; no return."""
+    gc.disable()  # it goes over all that is imported again and again; on in the workers
     sys.argv[:] = argv
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     spawner = _Spawner(socket.socket(fileno=fd), parent)
+    status = 1
     try:
         _preload()
         spawner.serve()
+        status = 0
+    except BaseException:
+        _print_exception()
     finally:
         spawner.kill_all()
         shutil.rmtree(scratch, ignore_errors=True)
+        _leave(status)  # the client waits: tearing down all modules takes a tenth of a second
 
 
 def _preload() -> None:
-    """Import what every worker needs, once, before any is forked."""
+    """Import and look up what every worker needs, once, before any is forked."""
+    with _quick_yaml():
+        import tornado.platform.asyncio  # of a worker's loop  # noqa: F401
+        from distributed.versions import get_versions
 
-    import daskexec._remote  # noqa: F401
+        import daskexec._remote  # noqa: F401
 
+    get_versions()  # Dask keeps what it found; each worker tells its scheduler
     # What a worker would log of a call, the call's future carries.
     for name in list(logging.root.manager.loggerDict):
         if name.split(".")[0] in ("distributed", "tornado"):
@@ -64,6 +76,20 @@ def _preload() -> None:
             logger.handlers.clear()
             logger.propagate = False
             logger.addHandler(logging.NullHandler())
+    gc.freeze()  # the workers' collectors need not look at what lives as long as they do
+
+
+@contextlib.contextmanager
+def _quick_yaml() -> Iterator[None]:
+    """Have Dask read its configuration by libyaml, where PyYAML has it."""
+    import yaml
+
+    slow = yaml.SafeLoader
+    yaml.SafeLoader = getattr(yaml, "CSafeLoader", slow)
+    try:
+        yield
+    finally:
+        yaml.SafeLoader = slow
 
 
 class _Spawner:
@@ -151,12 +177,11 @@ def _become_worker(spawner: _Spawner, parent: int, options: dict[str, Any]) -> N
         for fd in (spawner.wake_read, spawner.wake_write):
             os.close(fd)
         spawner.sock.close()
+        gc.enable()
         asyncio.run(_work(options))
         status = 0
     except BaseException:
-        import traceback
-
-        traceback.print_exc()
+        _print_exception()
     finally:
         _leave(status)
 
@@ -169,6 +194,7 @@ def _die_with_parent(parent: int) -> None:
 
 
 async def _work(options: dict[str, Any]) -> None:
+    import dask.config
     from distributed import Worker
 
     from daskexec import _remote
@@ -176,8 +202,22 @@ async def _work(options: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, _leave, 0)
     _remote.open_board(options.pop("board"))
-    async with Worker(**options) as worker:
-        await worker.finished()
+    http = options.pop("http")
+    worker = Worker(**options)
+    worker.batched_stream.interval = 0  # nor does this one wait: see clusters.send_at_once
+    if http:
+        await worker
+    else:
+        vars(worker)["start_http_server"] = lambda *_args, **_kwargs: None
+        with dask.config.set({"distributed.worker.http.routes": []}):
+            await worker
+    await worker.finished()
+
+
+def _print_exception() -> None:
+    import traceback
+
+    traceback.print_exc()
 
 
 def _leave(status: int) -> None:

@@ -7,13 +7,17 @@ what belongs to the user, and so is left alone.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import re
-from collections.abc import Callable
-from typing import Any
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from daskexec._messages import Line
-from daskexec.errors import ClusterUnreachable
+from daskexec._link import SpawnerLink
+
+if TYPE_CHECKING:
+    from daskexec._messages import Line
 
 __all__ = [
     "CONNECT_TIMEOUT",
@@ -29,7 +33,10 @@ __all__ = [
 #: Seconds in which a scheduler must answer.
 CONNECT_TIMEOUT = 10.0
 
-Connect = Callable[[Callable[[Any], None]], Line]
+#: Allocations between two garbage collections while ``distributed`` is imported.
+_SELDOM = 1_000_000
+
+Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
 
 _ADDRESS = re.compile(
     r"(?:(?:tcp|tls|ws|wss|ucx|inproc)://\S+|[\w.\-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)"
@@ -72,15 +79,24 @@ def _is_client(cluster: Any) -> bool:
 
 
 def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
-    """Start a cluster on this machine for this executor alone, when connected."""
+    """Start a cluster on this machine for this executor alone, when connected.
+
+    The process that forks its workers starts now, so that it imports ``distributed`` while
+    this one does.
+    """
+    link = SpawnerLink()
 
     def connect(report: Callable[[Any], None]) -> Line:
-        from distributed import Client
+        try:
+            with _few_collections():
+                from distributed import Client
 
-        from daskexec._backend import DaskBackend
-        from daskexec._local import ForkCluster
-
-        cluster = ForkCluster(n_workers, **options)
+                from daskexec._backend import DaskBackend
+                from daskexec._local import ForkCluster
+        except BaseException:
+            link.close()
+            raise
+        cluster = ForkCluster(link, n_workers, **options)
         try:
             client = Client(cluster, set_as_default=False)
         except BaseException:
@@ -88,10 +104,15 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
             raise
 
         def close() -> None:
+            cluster.retire()
             with contextlib.suppress(Exception):
-                client.close()
+                _close_at_once(client)
             cluster.close()
 
+        from daskexec._messages import Line
+
+        send_at_once(client)
+        cluster.answer_at_once(client.id)
         coming = n_workers * options["threads_per_worker"]
         backend = DaskBackend(client, executor, report, direct=True, coming=coming)
         cluster.link.on_death = backend.retry_transfers
@@ -108,11 +129,53 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
     return connect
 
 
+def send_at_once(client: Any) -> None:
+    """Have a client of ours send each message at once: Dask's waits 10 ms after the last one.
+
+    So a call that comes right after a result does not wait for the message that gives the
+    result back. What comes while a message is on its way still goes together.
+    """
+    client.scheduler_comm.interval = 0
+
+
+def _close_at_once(client: Any) -> None:
+    """Close a client without a farewell to its scheduler, which ends too: that takes 10 ms."""
+    comm = client.scheduler_comm
+    if client.status == "running" and comm is not None:
+        client.status = "closing"  # or it would connect anew
+        client.loop.add_callback(comm.abort)
+    client.close()
+
+
+@contextlib.contextmanager
+def _few_collections() -> Iterator[None]:
+    """Import without the garbage collector going over the ever growing heap again and again.
+
+    That takes a sixth of the time of ``import distributed``. The thresholds are left alone
+    where somebody else has set them meanwhile, and a ``gc.disable()`` of the user's stays.
+    """
+    before = gc.get_threshold()
+    ours = (_SELDOM, *before[1:])
+    if not 0 < before[0] < _SELDOM or "distributed" in sys.modules:
+        yield
+        return
+    gc.set_threshold(*ours)
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()  # now all objects count as old, and no collection looks at them soon
+        if gc.get_threshold() == ours:
+            gc.set_threshold(*before)
+
+
 def shared(executor: str, client: Any, close: Callable[[], None]) -> Connect:
     """Use a client that is connected already; `close` ends what was opened for it."""
 
     def connect(report: Callable[[Any], None]) -> Line:
         from daskexec._backend import DaskBackend
+        from daskexec._messages import Line
 
         return Line(DaskBackend(client, executor, report), close)
 
@@ -136,6 +199,8 @@ def open_client(cluster: Any, timeout: float) -> tuple[Any, Callable[[], None]]:
         try:
             client = Client(address, timeout=timeout, set_as_default=False)
         except OSError as exc:  # TimeoutError too
+            from daskexec.errors import ClusterUnreachable
+
             raise ClusterUnreachable(
                 f"no Dask scheduler answered at {address} within {timeout:g} s "
                 f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
@@ -143,6 +208,7 @@ def open_client(cluster: Any, timeout: float) -> tuple[Any, Callable[[], None]]:
             ) from None  # forty lines of Dask's inside say no more
     else:
         client = Client(cluster, set_as_default=False)
+    send_at_once(client)
     return client, client.close
 
 

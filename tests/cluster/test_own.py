@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from itertools import groupby
 
@@ -28,17 +32,112 @@ def test_processes_are_replaced_after_so_many_calls() -> None:
     assert [len(list(group)) for _, group in groupby(pids)] == [3, 3, 3, 1]
 
 
-def test_nothing_listens_beyond_loopback(executor: DaskExecutor) -> None:
-    """Scheduler and workers, their HTTP servers included, listen on 127.0.0.1 alone."""
-    executor.submit(abs, 1).result(60)
-    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    listening = {
-        connection.laddr.ip
-        for process in processes
+def _listening() -> list[tuple[str, int]]:
+    """Where this process and its descendants listen."""
+    return [
+        connection.laddr
+        for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
         for connection in process.net_connections()
         if connection.status == psutil.CONN_LISTEN
-    }
-    assert listening == {"127.0.0.1"}
+    ]
+
+
+def test_nothing_listens_beyond_loopback() -> None:
+    """Scheduler and two workers listen on 127.0.0.1 alone, and serve no HTTP."""
+    before = len(_listening())
+    with DaskExecutor(2) as executor:
+        list(executor.map(abs, range(10)))
+        client = executor.submit(abs, 1).dask_future.client
+        client.wait_for_workers(2)
+        listening = _listening()
+        info = client.scheduler_info(n_workers=-1)
+    assert {ip for ip, _ in listening} == {"127.0.0.1"}
+    assert len(listening) - before == 3
+    assert not info["services"]
+    assert not any(worker["services"] for worker in info["workers"].values())
+
+
+@pytest.mark.skipif(importlib.util.find_spec("bokeh") is None, reason="needs bokeh")
+def test_dashboard() -> None:
+    """With dashboard=True, scheduler and workers serve HTTP, on 127.0.0.1 alone."""
+    with DaskExecutor(2, dashboard=True) as executor:
+        client = executor.submit(abs, 1).dask_future.client
+        client.wait_for_workers(2)
+        info = client.scheduler_info(n_workers=-1)
+        ports = [info["services"]["dashboard"]]
+        ports += [worker["services"]["dashboard"] for worker in info["workers"].values()]
+        for path in (f"{ports[0]}/status", *(f"{port}/health" for port in ports)):
+            with urllib.request.urlopen(f"http://127.0.0.1:{path}", timeout=30) as page:
+                assert page.status == 200
+        assert {ip for ip, _ in _listening()} == {"127.0.0.1"}
+
+
+def test_the_spawner_does_not_wait_for_the_import() -> None:
+    """The constructor starts the process of the workers, before distributed is imported here."""
+    script = """
+import psutil, sys
+from daskexec import DaskExecutor, clusters
+own = clusters.own
+def spy(*args):
+    connect = own(*args)
+    print(len(psutil.Process().children()), "distributed" in sys.modules)
+    return connect
+clusters.own = spy
+with DaskExecutor(1) as executor:
+    print(executor.submit(pow, 2, 3).result())
+"""
+    assert _output(script) == ["1 False", "8"]
+
+
+def test_the_garbage_collector_is_left_as_it_was() -> None:
+    """Importing distributed in the background changes no setting of gc, nor does it in workers."""
+    script = """
+import gc
+from daskexec import DaskExecutor
+gc.set_threshold(500, 7, 9)
+frozen = gc.get_freeze_count()
+def settings():
+    import gc, yaml
+    return gc.isenabled(), yaml.SafeLoader is yaml.CSafeLoader
+with DaskExecutor(1) as executor:
+    print(executor.submit(settings).result())
+    print(gc.isenabled(), gc.get_threshold(), gc.get_freeze_count() == frozen)
+"""
+    assert _output(script) == ["(True, False)", "True (500, 7, 9) True"]
+
+
+def test_a_collector_that_is_off_stays_off() -> None:
+    """A gc.disable() while distributed is being imported holds."""
+    script = """
+import gc
+from daskexec import DaskExecutor
+with DaskExecutor(1) as executor:
+    gc.disable()
+    executor.submit(abs, 1).result()
+    print(gc.isenabled())
+"""
+    assert _output(script) == ["False"]
+
+
+def _output(script: str) -> list[str]:
+    """What a program of its own prints; it must not complain."""
+    path = f"import sys; sys.path[:] = {sys.path!r}\n"
+    ended = subprocess.run(
+        [sys.executable, "-c", path + script], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout.splitlines()
+
+
+def test_many_workers_end_fast() -> None:
+    """Eight workers with an initializer are ended together, not one after the other."""
+    executor = DaskExecutor(8, initializer=calls.identity, initargs=(1,))
+    client = executor.submit(abs, 1).dask_future.client
+    client.wait_for_workers(8)
+    start = time.monotonic()
+    executor.shutdown()
+    assert time.monotonic() - start < 2
+    assert not psutil.Process().children(recursive=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("bokeh") is not None, reason="bokeh is there")

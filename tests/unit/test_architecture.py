@@ -21,6 +21,7 @@ FLOORS = {
     "_pickling": 0,
     "_batching": 1,
     "_failures": 1,
+    "_link": 1,
     "_patience": 1,
     "futures": 1,
     "graph": 1,
