@@ -2,165 +2,483 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from daskexec._batching import BatchPolicy
 from daskexec._board import Board
-from daskexec._ledger import OVER, QUEUED, SENT, Call, Ledger
+from daskexec._ledger import (
+    IN_HAND,
+    OVER,
+    PARKED,
+    QUEUED,
+    SENT,
+    Call,
+    Ledger,
+    Stretch,
+    Task,
+)
 from daskexec._messages import Started
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
 
-def a_call(number: int = 0, **options: int) -> Call:
-    future: DaskFuture[object] = DaskFuture(f"f-{number:028x}0000")
-    call = Call(future, abs, (number,), {}, CallOptions(**options))
+def a_call(number: int = 0, fn: Any = abs, **options: Any) -> Call:
+    future: DaskFuture[object] = DaskFuture("f", number)
+    call = Call(future, fn, (number,), {}, CallOptions(**options))
     future._call = call
     return call
 
 
-def send(ledger: Ledger, call: Call) -> None:
-    assert ledger.put_down(call)
-    ledger.send(call)
+class AMap:
+    """A map without an iterator: it keeps what its items came to."""
+
+    def __init__(self, chunk: int | None = None) -> None:
+        self.fn, self.options, self.chunk = abs, CallOptions(), chunk
+        self.keys = 0
+        self.found: dict[int, list[Any]] = {}
+
+    def next_key(self) -> str:
+        self.keys += 1
+        return f"map-{self.keys}"
+
+    def make_call(self, args: tuple[Any, ...]) -> Call:
+        return a_call(*args)
+
+    def fill(self, first: int, run: list[Any]) -> None:
+        self.found[first] = run
+
+
+def a_ledger(
+    entries: Iterable[Call | Stretch] = (),
+    *,
+    threads: int = 100,
+    known: float | None = None,
+    **policy: Any,
+) -> Ledger:
+    """A ledger with these entries; `known` is the run time of ``abs``, if it ever ran."""
+    ledger = Ledger(BatchPolicy(**policy))
+    ledger.threads = threads
+    if known is not None:
+        ledger.policy.observe(ledger.policy.known(abs), known)
+    for entry in entries:
+        ledger.add(entry)
+    return ledger
+
+
+def calls_of(tasks: list[Task]) -> list[list[Call]]:
+    return [list(task.calls) for task in tasks]
+
+
+def send(ledger: Ledger, tasks: list[Task]) -> list[Task]:
+    for task in tasks:
+        ledger.send(task)
+    return tasks
+
+
+def settle(ledger: Ledger, task: Task) -> None:
+    ledger.told(task, task.told, task.end - task.told)
+
+
+def nothing_is_left(ledger: Ledger) -> bool:
+    return (ledger.pending, ledger.queued, len(ledger.sent)) == (0, 0, 0)
+
+
+# --- on the way to the scheduler ------------------------------------------------------------
 
 
 def test_first_come_first_served_within_a_priority() -> None:
     """Calls are taken by priority, then in the order in which they came."""
-    ledger = Ledger()
     calls = [a_call(0), a_call(1, priority=5), a_call(2), a_call(3, priority=5)]
-    for call in calls:
-        ledger.add(call)
-    assert ledger.take(3) == [calls[1], calls[3], calls[0]]
-    assert ledger.take(3) == [calls[2]]
+    ledger = a_ledger(calls, limit=3)
+    tasks = ledger.take()
+    assert calls_of(tasks) == [[calls[1]], [calls[3]], [calls[0]]]
+    assert ledger.take() == []
+    settle(ledger, send(ledger, tasks)[0])
+    assert calls_of(ledger.take()) == [[calls[2]]]
+
+
+def test_known_calls_share_a_task() -> None:
+    """Calls of a function that is known to be quick go together, in their order."""
+    calls = [a_call(n) for n in range(1000)]
+    ledger = a_ledger(calls, threads=2, known=1e-3)
+    tasks = ledger.take()
+    assert [call for task in tasks for call in task.calls] == calls[: 1000 - ledger.queued]
+    assert len(tasks[0].calls) > 10
+    assert {call.stage for call in tasks[0].calls} == {IN_HAND}
+
+
+def test_different_functions_share_a_task() -> None:
+    """Quick calls of several functions go together; a run time is kept for each."""
+    calls = [a_call(n, fn=(abs, round)[n % 2]) for n in range(100)]
+    ledger = a_ledger(calls, threads=1, known=1e-4)
+    ledger.policy.observe(ledger.policy.known(round), 2e-4)
+    first, *_ = ledger.take()
+    assert first.mixed
+    assert {call.function for call in first.calls} == {
+        ledger.policy.known(abs),
+        ledger.policy.known(round),
+    }
+
+
+def test_the_unknown_are_not_taken_along() -> None:
+    """A call of which nothing is known does not share the task of known ones."""
+    calls = [a_call(0), a_call(1, fn=round), a_call(2)]
+    ledger = a_ledger(calls, threads=1, known=1e-4)
+    assert calls_of(ledger.take()) == [[calls[0]], [calls[1]]]
+
+
+@pytest.mark.parametrize("options", [{"retries": 1}, {"resources": {"A": 1}}, {"workers": ["w"]}])
+def test_calls_with_wishes_go_alone(options: dict[str, Any]) -> None:
+    """A call that Dask is told something about of its own shares no task."""
+    wishing = a_call(1, **options)
+    calls = [a_call(0), wishing, a_call(2)]
+    ledger = a_ledger(calls, threads=1, known=1e-4, limit=9)
+    assert [wishing] in calls_of(ledger.take())
 
 
 def test_cancelled_ones_leave_no_gap() -> None:
     """Calls cancelled in the queue are passed over, however many there are."""
-    ledger = Ledger()
     calls = [a_call(n) for n in range(100)]
-    for call in calls:
-        ledger.add(call)
+    ledger = a_ledger(calls, threads=1)
     for call in calls[:99]:
         assert ledger.forget_unsent(call)
-    assert ledger.take(2) == [calls[99]]
+    assert calls_of(ledger.take()) == [[calls[99]]]
 
 
 def test_cancelled_alone_leave_nothing_pending() -> None:
-    """When all that was queued is cancelled, taking ends what is pending."""
-    ledger = Ledger()
+    """When all that was queued is cancelled, nothing is pending any more."""
     call = a_call()
-    ledger.add(call)
+    ledger = a_ledger([call])
     ledger.forget_unsent(call)
-    assert ledger.take(2) == []
-    assert ledger.pending() == 0
+    assert ledger.take() == []
+    assert nothing_is_left(ledger)
 
 
 def test_sent_calls_cannot_be_dropped_at_once() -> None:
     """What is with the scheduler is not for the client alone to cancel."""
-    ledger = Ledger()
     call = a_call()
-    ledger.add(call)
-    ledger.take(1)
-    send(ledger, call)
+    ledger = a_ledger([call])
+    send(ledger, ledger.take())
     assert not ledger.forget_unsent(call)
     assert call.stage == SENT
 
 
 def test_cancelled_in_hand_is_not_sent() -> None:
     """A call cancelled while it is being pickled is put down for good."""
-    ledger = Ledger()
     call = a_call()
-    ledger.add(call)
-    ledger.take(1)
+    ledger = a_ledger([call])
+    (task,) = ledger.take()
     assert ledger.forget_unsent(call)
-    assert not ledger.put_down(call)
-    assert ledger.pending() == 0
+    ledger.send(task)
+    assert task.end == 0
+    assert nothing_is_left(ledger)
+
+
+def test_cancelled_in_hand_spares_its_company() -> None:
+    """Of a shared task those calls are sent that were not cancelled meanwhile."""
+    calls = [a_call(n) for n in range(8)]
+    ledger = a_ledger(calls, threads=1, known=1e-4)
+    task, *_ = ledger.take()
+    taken = list(task.calls)
+    ledger.forget_unsent(taken[0])
+    ledger.send(task)
+    assert task.calls == taken[1:]
+
+
+def test_what_is_too_much_for_a_task_goes_first_next_time() -> None:
+    """Calls put back from a task in hand are taken again before all others."""
+    calls = [a_call(n) for n in range(40)]
+    ledger = a_ledger(calls, threads=1, known=1e-4, limit=1)
+    (task,) = ledger.take()
+    taken = list(task.calls)
+    ledger.put_back(task, 1)
+    send(ledger, [task])
+    settle(ledger, task)
+    assert ledger.take()[0].calls[0] is taken[1]
+
+
+def test_parked_calls_wait_for_nobody_else() -> None:
+    """A call held back is not pending room; let go, it is taken before all others."""
+    calls = [a_call(n) for n in range(3)]
+    ledger = a_ledger(calls, limit=1)
+    (task,) = ledger.take()
+    assert ledger.park(calls[0])
+    ledger.put_down(task)
+    assert calls[0].stage == PARKED
+    (task,) = ledger.take()
+    assert task.calls == [calls[1]]
+    settle(ledger, send(ledger, [task])[0])
+    ledger.unpark(calls[0])
+    assert calls_of(ledger.take()) == [[calls[0]]]
+
+
+def test_a_parked_call_can_be_cancelled() -> None:
+    """A call that was cancelled while it was held back stays over."""
+    call = a_call()
+    ledger = a_ledger([call])
+    (task,) = ledger.take()
+    ledger.park(call)
+    ledger.put_down(task)
+    assert ledger.forget_unsent(call)
+    ledger.unpark(call)
+    assert ledger.take() == []
+    assert not ledger.park(call)
+    assert nothing_is_left(ledger)
+
+
+def test_hurrying_needs_no_room() -> None:
+    """A call that hurries is taken though the window is full, alone and just once."""
+    calls = [a_call(n) for n in range(5)]
+    ledger = a_ledger(calls, limit=2)
+    ahead = ledger.take()
+    assert calls_of(ahead) == [[calls[0]], [calls[1]]]
+    ledger.hurry(calls[4])
+    ledger.hurry(calls[4])
+    hurried = ledger.take()
+    assert calls_of(hurried) == [[calls[4]]]
+    for task in send(ledger, ahead + hurried):
+        settle(ledger, task)
+    assert calls_of(ledger.take()) == [[calls[2]], [calls[3]]]
+
+
+# --- on the way back ------------------------------------------------------------------------
+
+
+def test_results_are_told_in_order_and_once() -> None:
+    """What a task tells of twice, as a slow one does, is news only once."""
+    calls = [a_call(n) for n in range(8)]
+    ledger = a_ledger(calls, threads=1, known=1e-4, limit=1)
+    (task,) = send(ledger, ledger.take())
+    members = len(task.load)
+    assert members > 2
+    assert ledger.told(task, 0, 2) == (0, 2)
+    assert ledger.told(task, 0, members) == (2, members)
+    assert ledger.told(task, 0, members) == (0, 0)
+    assert task.key not in ledger.sent
 
 
 def test_another_attempt_has_a_key_of_its_own() -> None:
     """An attempt is told from the one before it, and goes ahead of all others."""
-    ledger = Ledger()
     call, other = a_call(1), a_call(2)
-    ledger.add(call)
-    ledger.take(1)
-    send(ledger, call)
-    first = call.key
+    ledger = a_ledger([call])
+    (task,) = send(ledger, ledger.take())
+    first = task.key
     ledger.add(other)
-    ledger.again(call)
-    assert call.key != first
+    ledger.again(task)
     assert first not in ledger.sent
-    assert ledger.take(2) == [call, other]
+    tasks = send(ledger, ledger.take())
+    assert calls_of(tasks) == [[call], [other]]
+    assert tasks[0].key not in (first, call.future.key)
+
+
+def test_what_was_handed_back_goes_first() -> None:
+    """Calls behind a slow one are queued again; those begun stay with their task."""
+    calls = [a_call(n) for n in range(64)]
+    ledger = a_ledger(calls, threads=1, known=1e-4, limit=1)
+    (task,) = send(ledger, ledger.take())
+    rest = task.calls[2:]
+    ledger.again(task, begun=2)
+    assert task.calls == calls[:2]
+    assert {call.stage for call in rest} == {QUEUED}
+    assert task.key in ledger.sent
+    settle(ledger, task)
+    assert ledger.take()[0].calls[0] is rest[0]
+
+
+def test_a_lost_task_is_tried_again_call_by_call() -> None:
+    """The company of a crash is tried again alone, since one of it may be the killer."""
+    calls = [a_call(n) for n in range(8)]
+    ledger = a_ledger(calls, threads=1, known=1e-4, limit=9)
+    tasks = send(ledger, ledger.take())
+    ledger.again(tasks[0], alone=True)
+    again = ledger.take()
+    members = len(tasks[0].load)
+    assert calls_of(again)[:members] == [[call] for call in calls[:members]]
 
 
 def test_suspects_go_one_at_a_time() -> None:
     """Calls that were there when workers died are tried again one after the other."""
-    ledger = Ledger()
     calls = [a_call(n) for n in range(3)]
-    for call in calls:
-        ledger.add(call)
-    ledger.take(3)
-    for call in calls:
-        send(ledger, call)
-    for call in calls:
-        call.suspect = True
-        ledger.again(call)
-    assert ledger.take(9) == [calls[0]]
-    send(ledger, calls[0])
-    assert ledger.take(9) == []
-    ledger.forget(calls[0])
-    assert ledger.take(9) == [calls[1]]
+    ledger = a_ledger(calls)
+    for task in send(ledger, ledger.take()):
+        task.calls[0].suspect = True
+        ledger.again(task)
+    (task,) = ledger.take()
+    assert task.calls == [calls[0]]
+    send(ledger, [task])
+    assert ledger.take() == []
+    settle(ledger, task)
+    assert calls_of(ledger.take()) == [[calls[1]]]
 
 
-def test_dropping_spares_the_first() -> None:
-    """A shutdown that cancels spares as many as would be running by now."""
-    ledger = Ledger()
-    calls = [a_call(n) for n in range(10)]
-    for call in calls:
-        ledger.add(call)
-    assert ledger.drop_unsent(spare=2) == calls[2:]
-    assert [call.stage for call in calls] == [QUEUED] * 2 + [OVER] * 8
-    assert ledger.take(9) == calls[:2]
-
-
-def test_hurrying_needs_no_room() -> None:
-    """A call that hurries is taken though the window is full, and just once."""
-    ledger = Ledger()
-    calls = [a_call(n) for n in range(3)]
-    for call in calls:
-        ledger.add(call)
-    ledger.hurry(calls[2])
-    ledger.hurry(calls[2])
-    assert ledger.take(0) == [calls[2]]
-    assert ledger.take(9) == calls[:2]
+def test_withdrawn_calls_that_are_wanted_are_queued_again() -> None:
+    """Cancelling one call of a task that no worker will run spares its company."""
+    calls = [a_call(n) for n in range(8)]
+    ledger = a_ledger(calls, threads=1, known=1e-4, limit=1)
+    (task,) = send(ledger, ledger.take())
+    wanted = task.calls[1:]
+    calls[0].wanted = False
+    assert ledger.withdrawn(task) == [calls[0]]
+    assert calls[0].stage == OVER
+    assert {call.stage for call in wanted} == {QUEUED}
+    assert ledger.take()[0].calls[0] is wanted[0]
 
 
 def test_worn_worker_is_replaced_when_it_owes_nothing() -> None:
-    """A worn process is named once, when all calls that it began are over."""
-    ledger = Ledger()
-    calls = [a_call(n) for n in range(2)]
-    for call in calls:
-        ledger.add(call)
-    ledger.take(2)
-    for call in calls:
-        send(ledger, call)
-        ledger.started(Started(call.key, "tcp://w", "0", 77, worn=call is calls[1]))
-    ledger.forget(calls[0])
+    """A worn process is named once, when all tasks that it began are over."""
+    ledger = a_ledger([a_call(n) for n in range(2)])
+    tasks = send(ledger, ledger.take())
+    for task in tasks:
+        ledger.started(Started(task.key, "tcp://w", "0", 77, worn=task is tasks[1]))
+    settle(ledger, tasks[0])
     assert ledger.worn_out() == []
-    ledger.forget(calls[1])
+    settle(ledger, tasks[1])
     assert ledger.worn_out() == [77]
     assert ledger.worn_out() == []
 
 
 def test_slots_of_the_board_come_back(tmp_path: Path) -> None:
-    """A call holds its slot from when it is sent until it is over, and no longer."""
-    ledger = Ledger()
+    """A task holds its slot from when it is sent until it is over, and no longer."""
+    ledger = a_ledger([a_call()])
     ledger.board = board = Board(tmp_path / "board", create=True)
-    call = a_call()
-    ledger.add(call)
-    ledger.take(1)
-    assert ledger.put_down(call)
-    turn = ledger.send(call)
-    slot = call.slot
+    (task,) = ledger.take()
+    turn = ledger.send(task)
+    slot = task.slot
     assert board.has_turn(slot, turn)
-    ledger.forget(call)
-    assert call.slot == -1
+    settle(ledger, task)
+    assert task.slot == -1
+    assert not board.has_turn(slot, turn)
     board.close()
+
+
+def test_the_window_is_empty_when_all_is_over() -> None:
+    """However tasks end, none is counted in the window afterwards."""
+    calls = [a_call(n) for n in range(100)]
+    ledger = a_ledger(calls, threads=3, known=1e-3)
+    rounds = 0
+    while ledger.pending:
+        rounds += 1
+        for number, task in enumerate(send(ledger, ledger.take())):
+            if number % 3 == 0:
+                settle(ledger, task)
+            elif number % 3 == 1:
+                ledger.again(task, begun=1)
+                settle(ledger, task)
+            elif rounds < 3:
+                ledger.withdrawn(task)
+            else:
+                settle(ledger, task)
+    assert nothing_is_left(ledger)
+    assert (ledger._in_hand, ledger._seconds) == (0, 0.0)
+
+
+# --- ends ---------------------------------------------------------------------------------
+
+
+def test_dropping_spares_the_first() -> None:
+    """A shutdown that cancels spares as many as would be running by now."""
+    calls = [a_call(n) for n in range(10)]
+    ledger = a_ledger(calls)
+    assert ledger.drop_unsent(spare=2) == (calls[2:], [])
+    assert [call.stage for call in calls] == [QUEUED] * 2 + [OVER] * 8
+    assert calls_of(ledger.take()) == [[calls[0]], [calls[1]]]
+
+
+def test_dropping_spares_the_first_items_of_a_map() -> None:
+    """Of a map's items, too, those are spared that would be running by now."""
+    job = AMap()
+    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(10)])])
+    calls, (dropped,) = ledger.drop_unsent(spare=2)
+    assert (calls, dropped.first, len(dropped)) == ([], 2, 8)
+    assert (ledger.pending, ledger.queued) == (2, 2)
+    assert [task.load.items for task in ledger.take()] == [[(0,)], [(1,)]]
+
+
+def test_dropping_all_leaves_what_is_in_hand() -> None:
+    """A broken executor drops what is queued, parked and sent; the dispatcher has the rest."""
+    calls = [a_call(n) for n in range(5)]
+    job = AMap()
+    ledger = a_ledger([*calls, Stretch(job, 0, [(5,), (6,)])], limit=3)
+    first, second, third = ledger.take()
+    send(ledger, [first])
+    ledger.park(calls[1])
+    ledger.put_down(second)
+    dropped, stretches = ledger.drop_all()
+    assert set(dropped) == {calls[0], calls[1], calls[3], calls[4]}
+    assert [(part.first, len(part)) for part in stretches] == [(0, 2)]
+    assert third.calls == [calls[2]]
+    assert ledger.pending == 1
+    ledger.forget(calls[2])
+    ledger.put_down(third)
+    assert nothing_is_left(ledger)
+
+
+# --- maps -----------------------------------------------------------------------------------
+
+
+def test_items_of_a_map_go_in_runs() -> None:
+    """The items of a map are taken from its front, and each run knows where it begins."""
+    job = AMap()
+    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(100)])], threads=1, known=1e-3)
+    tasks = ledger.take()
+    place = 0
+    for task in tasks:
+        assert isinstance(task.load, Stretch)
+        assert task.load.first == place
+        assert task.load.items == [(n,) for n in range(place, place + len(task.load))]
+        place += len(task.load)
+    assert place + ledger.queued == 100
+
+
+def test_chunks_are_kept_whole() -> None:
+    """A map with a chunksize gives tasks of multiples of it, whatever the policy says."""
+    job = AMap(chunk=7)
+    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(100)])], threads=2, known=10.0)
+    assert [len(task.load) for task in ledger.take()] == [7, 7, 7, 7]
+    quick = a_ledger(
+        [Stretch(AMap(chunk=7), 0, [(n,) for n in range(100)])], threads=2, known=1e-4
+    )
+    first = quick.take()[0]
+    assert len(first.load) > 7
+    assert len(first.load) % 7 == 0
+
+
+def test_items_handed_back_keep_their_places() -> None:
+    """A run that was not begun is queued again as what it is: these items, from here on."""
+    job = AMap()
+    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(40)])], threads=1, known=1e-3, limit=1)
+    (task,) = send(ledger, ledger.take())
+    ledger.again(task, begun=3)
+    assert ledger.told(task, 0, 3) == (0, 3)
+    (again,) = ledger.take()
+    assert isinstance(again.load, Stretch)
+    assert (again.load.first, again.load.items[0]) == (3, (3,))
+
+
+def test_a_map_can_grow_while_it_is_queued() -> None:
+    """Items are added to a stretch as long as some of it waits, and refused after that."""
+    job = AMap()
+    stretch = Stretch(job, 0, [(0,)])
+    ledger = a_ledger([stretch], limit=1)
+    assert ledger.extend(stretch, (1,))
+    assert ledger.pending == 2
+    (task,) = send(ledger, ledger.take())
+    settle(ledger, task)
+    settle(ledger, send(ledger, ledger.take())[0])
+    assert not ledger.extend(stretch, (2,))
+    assert nothing_is_left(ledger)
+
+
+def test_a_map_nobody_reads_is_dropped() -> None:
+    """Dropping the items of one map leaves those of another."""
+    one, other = AMap(), AMap()
+    ledger = a_ledger(
+        [Stretch(one, 0, [(0,), (1,)]), Stretch(other, 0, [(2,)]), Stretch(one, 2, [(3,)])]
+    )
+    dropped = ledger.forget_items(one)
+    assert [(part.first, part.items) for part in dropped] == [(0, [(0,), (1,)]), (2, [(3,)])]
+    assert [task.load.items for task in ledger.take()] == [[(2,)]]
