@@ -149,8 +149,9 @@ class Board:
                 kind, result, size = _TOO_LARGE, b"", 0
             body = place + head
             end = body + size
-            if end > end_of_room:
-                spool, place, end_of_room = self._reserve(max(usual, head + size))
+            # An empty record always follows, or `_search` would read on into the next room.
+            if end + head > end_of_room:
+                spool, place, end_of_room = self._reserve(max(usual, 2 * head + size))
                 body = place + head
                 end = body + size
             if spool is None:

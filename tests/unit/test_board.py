@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import marshal
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from daskexec._board import FINISHED, INITIALIZING, RUNNING, SLOTS, SPOOLED, Board
+from daskexec._board import (
+    FINISHED,
+    INITIALIZING,
+    PLAIN_KIND,
+    RUNNING,
+    SLOTS,
+    SPOOLED,
+    Board,
+)
 
 
 @pytest.fixture
@@ -58,10 +68,14 @@ def test_results_are_recovered(boards: tuple[Board, Board]) -> None:
     client, worker = boards
     slot, turn = client.acquire()
     other, other_turn = client.acquire()
-    worker.leave(slot, turn, 0, b"bytes as they are")
-    worker.leave(other, other_turn, 0, b"of another task")
-    worker.leave(slot, turn, 1, {"a": 1})
-    assert client.recover(slot, turn, os.getpid()) == [b"bytes as they are", {"a": 1}]
+    leave, leave_other = worker.trail(slot, turn, 3), worker.trail(other, other_turn, 1)
+    leave(0, b"bytes as they are")
+    leave_other(0, b"of another task")
+    leave(1, {"a": 1})
+    leave(2, marshal.dumps("plain"), PLAIN_KIND)
+    found = client.recover(slot, turn, os.getpid())
+    assert found[:2] == [b"bytes as they are", {"a": 1}]
+    assert pickle.loads(found[2]) == "plain"
     assert client.recover(slot, turn + 1, os.getpid()) == []
     assert client.recover(slot, turn, os.getpid() + 1) == []
 
@@ -70,8 +84,9 @@ def test_a_large_result_is_not_left(boards: tuple[Board, Board]) -> None:
     """Of a large result it is noted that there was one; it is lost with its process."""
     client, worker = boards
     slot, turn = client.acquire()
-    worker.leave(slot, turn, 0, bytes(SPOOLED + 1))
-    worker.leave(slot, turn, 1, b"small")
+    leave = worker.trail(slot, turn, 2)
+    leave(0, bytes(SPOOLED + 1))
+    leave(1, b"small")
     assert client.recover(slot, turn, os.getpid()) == [None, b"small"]
 
 
@@ -80,7 +95,7 @@ def test_files_of_results_are_bounded(boards: tuple[Board, Board], tmp_path: Pat
     client, worker = boards
     for number in range(40):
         slot, turn = client.acquire()
-        worker.leave(slot, turn, 0, bytes([number]) * (1 << 20))
+        worker.trail(slot, turn, 1)(0, bytes([number]) * (1 << 20))
     assert client.recover(slot, turn, os.getpid()) == [bytes([39]) * (1 << 20)]
     files = [path for path in tmp_path.iterdir() if path.name != "board"]
     assert len(files) == 2
@@ -93,6 +108,24 @@ def test_results_begin_where_the_files_still_have_them(boards: tuple[Board, Boar
     """Of a task whose first results were overwritten nothing counts as recovered."""
     client, worker = boards
     slot, turn = client.acquire()
+    leave = worker.trail(slot, turn, 40)
     for index in range(40):
-        worker.leave(slot, turn, index, bytes(1 << 20))
+        leave(index, bytes(1 << 20))
     assert client.recover(slot, turn, os.getpid()) == []
+
+
+@pytest.mark.parametrize("size", range(1, 25))
+def test_small_results_are_recovered_whatever_their_size(
+    boards: tuple[Board, Board], size: int
+) -> None:
+    """Wherever the room of one task ends, what the next one leaves is found."""
+    client, worker = boards
+    tasks = [client.acquire() for _ in range(3)]
+    body = bytes(range(1, size + 1))
+    calls = 4000  # more than one room
+    trails = [worker.trail(slot, turn, calls) for slot, turn in tasks]
+    for index in range(calls):
+        for leave in trails:
+            leave(index, body)
+    for slot, turn in tasks:
+        assert client.recover(slot, turn, os.getpid()) == [body] * calls
