@@ -4,43 +4,12 @@ from __future__ import annotations
 
 import math
 import pickle
-import threading
 from typing import Any
 
 import pytest
 
-from daskexec._calls import Load, Outcome, Ticket, all_plain, size_of
+from daskexec._calls import Outcome, Ticket, all_plain, size_of
 from daskexec._failures import Failure
-from daskexec._pickling import dump, load
-from daskexec._remote import _Run
-
-
-def a_ticket(packed: Load, stop_after: float = math.inf) -> Ticket:
-    return Ticket("ex", "key", "topic", packed.pack(), -1, 0, False, 0, 0.1, stop_after)
-
-
-def a_load(fn: Any, *items: tuple[Any, ...]) -> Load:
-    """Calls of one function, each pickled on its own."""
-    return Load([(dump(fn), True)], None, [dump((args, {})) for args in items])
-
-
-def ran(packed: Load, stop_after: float = math.inf) -> Outcome:
-    """What a worker makes of a task, there and back."""
-    run = _Run(load(dump(a_ticket(packed, stop_after))))
-    run.run()
-    outcome: Outcome = load(dump(run.outcome()))
-    return outcome
-
-
-def values(outcome: Outcome) -> list[Any]:
-    """The values; for what failed, the type of the error."""
-    return [type(b.load()) if isinstance(b, Failure) else load(b) for b in outcome.bodies]
-
-
-def broken_at(value: int) -> Any:
-    if value == 2:
-        return threading.Lock()
-    return value
 
 
 def with_buffers(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
@@ -48,76 +17,14 @@ def with_buffers(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
     return pickle.dumps(obj, 5, buffer_callback=buffers.append), buffers
 
 
-def test_each_call_of_a_task_fails_alone() -> None:
-    """A call that raises spares those before it and those behind it."""
-    outcome = ran(a_load(divmod, (7, 2), (1, 0), (9, 2)))
-    assert values(outcome) == [(3, 1), ZeroDivisionError, (4, 1)]
-    assert len(outcome.seconds) == 3
-
-
-def test_a_result_that_does_not_pickle_fails_alone() -> None:
-    """A value that cannot be pickled is its own call's failure."""
-    assert values(ran(a_load(broken_at, (1,), (2,), (3,)))) == [1, TypeError, 3]
-
-
-def test_an_argument_that_does_not_unpickle_fails_alone() -> None:
-    """Arguments that cannot be rebuilt on the worker fail their call."""
-    packed = a_load(str, (1,), (2,))
-    packed.calls = [b"not a pickle", packed.calls[1]]  # type: ignore[list-item]
-    assert values(ran(packed))[1] == "2"
-    assert isinstance(ran(packed).bodies[0], Failure)
-
-
-def test_functions_are_shared_and_calls_may_bring_their_own() -> None:
-    """Each call finds its function, whether that came apart or with it."""
-    packed = Load(
-        [(dump(abs), True), (dump(str), False)],
-        [0, 1, -1, 0],
-        [
-            dump(((-1,), {})),
-            dump(((-2,), {})),
-            dump((sorted, ([3, 1],), {"reverse": True})),
-            dump(((-4,), {})),
-        ],
-    )
-    assert values(ran(packed)) == [1, "-2", [3, 1], 4]
-
-
-def test_plain_items_travel_together() -> None:
-    """Items that nobody can tell apart from copies go as one pickle."""
-    packed = Load([(dump(divmod), True)], None, pickle.dumps([(7, 2), (9, 2)], 5))
-    assert values(ran(packed)) == [(3, 1), (4, 1)]
-
-
 def test_only_plain_values_travel_together() -> None:
     """One list among the arguments, or a subclass of int, and each item goes alone."""
-    assert all_plain([(1, "a"), (2.0, None), (b"", True, 1j)])
-    assert all_plain([])
-    assert not all_plain([(1,), ([],)])
-    assert not all_plain([(type("Int", (int,), {})(1),)])
-
-
-def test_a_task_stops_between_two_calls() -> None:
-    """After its time a task begins no further call, but has begun at least one."""
-    outcome = ran(a_load(abs, (-1,), (-2,), (-3,)), stop_after=-1.0)
-    assert (outcome.first, values(outcome)) == (0, [1])
-
-
-def test_calls_are_handed_back_once() -> None:
-    """What was handed back is not run, and what ran is not handed back."""
-    run = _Run(a_ticket(a_load(abs, (-1,), (-2,), (-3,))))
-    assert run.hand_back() == 3
-    assert run.hand_back() == 0
-    run.run()
-    assert run.outcome().bodies == []
-
-
-def test_an_outcome_can_tell_of_the_rest_only() -> None:
-    """What was given out already need not be told again."""
-    run = _Run(a_ticket(a_load(abs, (-1,), (-2,), (-3,))))
-    run.run()
-    rest = run.outcome(2)
-    assert (rest.first, values(rest), len(rest.seconds)) == (2, [3], 1)
+    assert all_plain([(1, "a"), (2.0, None), (b"", True, 1j)], single=False)
+    assert all_plain([1, "a", None], single=True)
+    assert all_plain([], single=True)
+    assert not all_plain([(1,), ([],)], single=False)
+    assert not all_plain([1, (1,)], single=True)
+    assert not all_plain([type("Int", (int,), {})(1)], single=True)
 
 
 @pytest.mark.parametrize("size", [10, 1 << 20])

@@ -36,6 +36,9 @@ def a_call(number: int = 0, fn: Any = abs, **options: Any) -> Call:
 class AMap:
     """A map without an iterator: it keeps what its items came to."""
 
+    name = "map"
+    single = True
+
     def __init__(self, chunk: int | None = None) -> None:
         self.fn, self.options, self.chunk = abs, CallOptions(), chunk
         self.keys = 0
@@ -45,10 +48,10 @@ class AMap:
         self.keys += 1
         return f"map-{self.keys}"
 
-    def make_call(self, args: tuple[Any, ...]) -> Call:
-        return a_call(*args)
+    def make_call(self, item: Any) -> Call:
+        return a_call(item)
 
-    def fill(self, first: int, run: list[Any]) -> None:
+    def fill(self, first: int, run: list[Any], *, plain: bool = False) -> None:
         self.found[first] = run
 
 
@@ -391,18 +394,18 @@ def test_dropping_spares_the_first() -> None:
 def test_dropping_spares_the_first_items_of_a_map() -> None:
     """Of a map's items, too, those are spared that would be running by now."""
     job = AMap()
-    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(10)])])
+    ledger = a_ledger([Stretch(job, 0, list(range(10)))])
     calls, (dropped,) = ledger.drop_unsent(spare=2)
     assert (calls, dropped.first, len(dropped)) == ([], 2, 8)
     assert (ledger.pending, ledger.queued) == (2, 2)
-    assert [task.load.items for task in ledger.take()] == [[(0,)], [(1,)]]
+    assert [task.load.items for task in ledger.take()] == [[0], [1]]
 
 
 def test_dropping_all_leaves_what_is_in_hand() -> None:
     """A broken executor drops what is queued, parked and sent; the dispatcher has the rest."""
     calls = [a_call(n) for n in range(5)]
     job = AMap()
-    ledger = a_ledger([*calls, Stretch(job, 0, [(5,), (6,)])], limit=3)
+    ledger = a_ledger([*calls, Stretch(job, 0, [5, 6])], limit=3)
     first, second, third = ledger.take()
     send(ledger, [first])
     ledger.park(calls[1])
@@ -423,13 +426,13 @@ def test_dropping_all_leaves_what_is_in_hand() -> None:
 def test_items_of_a_map_go_in_runs() -> None:
     """The items of a map are taken from its front, and each run knows where it begins."""
     job = AMap()
-    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(100)])], threads=1, known=1e-3)
+    ledger = a_ledger([Stretch(job, 0, list(range(100)))], threads=1, known=1e-3)
     tasks = ledger.take()
     place = 0
     for task in tasks:
         assert isinstance(task.load, Stretch)
         assert task.load.first == place
-        assert task.load.items == [(n,) for n in range(place, place + len(task.load))]
+        assert task.load.items == list(range(place, place + len(task.load)))
         place += len(task.load)
     assert place + ledger.queued == 100
 
@@ -437,11 +440,9 @@ def test_items_of_a_map_go_in_runs() -> None:
 def test_chunks_are_kept_whole() -> None:
     """A map with a chunksize gives tasks of multiples of it, whatever the policy says."""
     job = AMap(chunk=7)
-    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(100)])], threads=2, known=10.0)
+    ledger = a_ledger([Stretch(job, 0, list(range(100)))], threads=2, known=10.0)
     assert [len(task.load) for task in ledger.take()] == [7, 7, 7, 7]
-    quick = a_ledger(
-        [Stretch(AMap(chunk=7), 0, [(n,) for n in range(100)])], threads=2, known=1e-4
-    )
+    quick = a_ledger([Stretch(AMap(chunk=7), 0, list(range(100)))], threads=2, known=1e-4)
     first = quick.take()[0]
     assert len(first.load) > 7
     assert len(first.load) % 7 == 0
@@ -450,35 +451,33 @@ def test_chunks_are_kept_whole() -> None:
 def test_items_handed_back_keep_their_places() -> None:
     """A run that was not begun is queued again as what it is: these items, from here on."""
     job = AMap()
-    ledger = a_ledger([Stretch(job, 0, [(n,) for n in range(40)])], threads=1, known=1e-3, limit=1)
+    ledger = a_ledger([Stretch(job, 0, list(range(40)))], threads=1, known=1e-3, limit=1)
     (task,) = send(ledger, ledger.take())
     ledger.again(task, begun=3)
     assert ledger.told(task, 0, 3) == (0, 3)
     (again,) = ledger.take()
     assert isinstance(again.load, Stretch)
-    assert (again.load.first, again.load.items[0]) == (3, (3,))
+    assert (again.load.first, again.load.items[0]) == (3, 3)
 
 
 def test_a_map_can_grow_while_it_is_queued() -> None:
     """Items are added to a stretch as long as some of it waits, and refused after that."""
     job = AMap()
-    stretch = Stretch(job, 0, [(0,)])
+    stretch = Stretch(job, 0, [0])
     ledger = a_ledger([stretch], limit=1)
-    assert ledger.extend(stretch, (1,))
+    assert ledger.extend(stretch, 1)
     assert ledger.pending == 2
     (task,) = send(ledger, ledger.take())
     settle(ledger, task)
     settle(ledger, send(ledger, ledger.take())[0])
-    assert not ledger.extend(stretch, (2,))
+    assert not ledger.extend(stretch, 2)
     assert nothing_is_left(ledger)
 
 
 def test_a_map_nobody_reads_is_dropped() -> None:
     """Dropping the items of one map leaves those of another."""
     one, other = AMap(), AMap()
-    ledger = a_ledger(
-        [Stretch(one, 0, [(0,), (1,)]), Stretch(other, 0, [(2,)]), Stretch(one, 2, [(3,)])]
-    )
+    ledger = a_ledger([Stretch(one, 0, [0, 1]), Stretch(other, 0, [2]), Stretch(one, 2, [3])])
     dropped = ledger.forget_items(one)
-    assert [(part.first, part.items) for part in dropped] == [(0, [(0,), (1,)]), (2, [(3,)])]
-    assert [task.load.items for task in ledger.take()] == [[(2,)]]
+    assert [(part.first, part.items) for part in dropped] == [(0, [0, 1]), (2, [3])]
+    assert [task.load.items for task in ledger.take()] == [[2]]
