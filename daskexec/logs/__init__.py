@@ -1,6 +1,6 @@
 """Access logs of web servers: one pass, on any executor, and a report.
 
-Role: the log job's public names. Floor 7; a customer of the public names of daskexec,
+Role: the log job's public names. Floor 10; a customer of the public names of daskexec,
 without any private import: a program of yours could look just like it.
 
 >>> from daskexec.logs import analyze

@@ -1,6 +1,6 @@
 r"""A made-up log, and what a report on it must say.
 
-Role: something to try the log job on, and a check of it. Floor 7, part of the log job.
+Role: something to try the log job on, and a check of it. Floor 10, part of the log job.
 
 The log is a week of a small site in combined format: few paths with most of the hits, day
 and night, crawlers, probes for holes, odd requests (``-``, empty, HTTP/0.9, binary), user

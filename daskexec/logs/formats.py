@@ -1,7 +1,7 @@
 """What a log line looks like, and which format a file is in.
 
 Role: the three formats as one strict regular expression each, and the choice between them
-from a file's first lines. Floor 7, part of the log job; pure, runs anywhere.
+from a file's first lines. Floor 10, part of the log job; pure, runs anywhere.
 
 A line either fits its format wholly or is malformed; nothing is guessed. The fields may
 hold any byte but a newline (NUL, carriage return, form feed, what is no UTF-8), so lines

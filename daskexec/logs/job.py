@@ -1,7 +1,7 @@
 """The job: files -> parts -> one call a part -> merge -> report, on any executor.
 
 Role: the only module of the log job that sees an executor, and it uses nothing but
-``submit``. Floor 7, part of the log job.
+``submit``. Floor 10, part of the log job.
 
 All of it runs in the caller's thread; `daskexec.logs.tally.tally_part` runs on the
 workers. Only so many calls are handed over at a time, so that neither waiting calls nor

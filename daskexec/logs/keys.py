@@ -1,6 +1,6 @@
 r"""Keys of a log as text: one reversible way for programs, one safe way for people.
 
-Role: the log job counts bytes; JSON and terminals want text. Floor 7, part of the log
+Role: the log job counts bytes; JSON and terminals want text. Floor 10, part of the log
 job; pure.
 
 In JSON (`encode_key`, `decode_key`) a key is its UTF-8 text, where each backslash is

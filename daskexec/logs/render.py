@@ -1,6 +1,6 @@
 """The report for people: tables, bars and a sparkline, in a terminal or a text file.
 
-Role: `render` writes a `Report` to a rich console. Floor 7, part of the log job; the only
+Role: `render` writes a `Report` to a rich console. Floor 10, part of the log job; the only
 module of it that imports rich. Fits into 80 columns, needs no colour, and falls back to
 ASCII where the output cannot carry block characters.
 """

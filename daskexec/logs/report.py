@@ -1,6 +1,6 @@
 """The report: what is said about all files together, and the same as JSON.
 
-Role: turn the files' merged tallies into totals, hits over time and top tables. Floor 7,
+Role: turn the files' merged tallies into totals, hits over time and top tables. Floor 10,
 part of the log job; pure. `daskexec.logs.render` shows it to people.
 
 Nothing in it depends on the executor, on how the files were cut or on when it was made:

@@ -1,7 +1,7 @@
 """Files cut into parts, and parts read as blocks of whole lines.
 
 Role: one part is what one call reads. A plain file is cut into byte ranges, each of which
-owns the lines that *start* inside it; a compressed file is one part. Floor 7, part of the
+owns the lines that *start* inside it; a compressed file is one part. Floor 10, part of the
 log job: `plan_file` runs at the client, `read_blocks` wherever the part is worked on.
 """
 

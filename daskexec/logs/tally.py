@@ -1,7 +1,7 @@
 """The tally of one part, and how tallies are merged.
 
 Role: `tally_part` is the one function that runs on the workers, in any thread or process;
-it and its argument are importable and picklable for every executor. Floor 7, part of the
+it and its argument are importable and picklable for every executor. Floor 10, part of the
 log job.
 
 `merge` is associative and commutative, so that neither the executor nor the way the files
