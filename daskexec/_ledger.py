@@ -163,6 +163,7 @@ class Task:
         "key",
         "load",
         "mixed",
+        "observed",
         "options",
         "seconds",
         "slot",
@@ -184,6 +185,7 @@ class Task:
         self.submitted = False  # the backend has it
         self.slow = False  # a call of it was reported as slow
         self.mixed = False  # its calls are not all of `function`
+        self.observed = 0.0  # seconds that its calls are known to have taken
 
     @property
     def calls(self) -> list[Call]:

@@ -70,6 +70,7 @@ class Run:
         self.results: list[Any] = []
         self.started = time.perf_counter()
         self._seconds = array("d")  # of each call, where they are not all of one function
+        self._told = self.started  # until when an outcome has told of its time
         self._bytes = 0  # of large results
         self.over = False
 
@@ -78,7 +79,7 @@ class Run:
         leave = None
         if board is not None:
             leave = board.trail(self.ticket.slot, self.ticket.turn, self.calls)
-        self.started = time.perf_counter()
+        self.started = self._told = time.perf_counter()
         if self._together:
             self._run_together(leave)
         else:
@@ -213,7 +214,10 @@ class Run:
             results = [bytes(result) if type(result) is _Pickled else result for result in results]
         seconds: Sequence[float] = self._seconds[first : first + len(results)]
         if self._which is None:
-            seconds = [time.perf_counter() - self.started]
+            now = time.perf_counter()
+            seconds = [now - (self._told if first else self.started)]
+            if results:
+                self._told = now
         return Outcome(
             "ran",
             pickle.dumps(results, PROTOCOL) if together else results,

@@ -178,16 +178,21 @@ class Settler:
             finish_all(_loaded(load_[start:stop], news))
 
     def _observe(self, task: Task, outcome: Outcome) -> None:
-        """Tell the policy the run times; with the ledger's lock held."""
+        """Tell the policy the run times that are news; with the ledger's lock held."""
         observe, seconds = self._ledger.policy.observe, outcome.seconds
+        known = max(0, task.told - outcome.first)  # a slow task has given them out before
         if task.mixed and isinstance(task.load, list):
+            first = outcome.first + known
             for call, each, body in zip(
-                task.load[outcome.first :], seconds, outcome.bodies, strict=False
+                task.load[first:], seconds[known:], outcome.bodies[known:], strict=False
             ):
                 if call.function is not None:  # else it is over
                     observe(call.function, each, 1, size_of(body))
-        else:
-            observe(task.function, sum(seconds), outcome.count, outcome.size())
+        elif outcome.count > known:
+            took = max(0.0, sum(seconds) - (task.observed if known else 0.0))
+            task.observed += took
+            news = outcome.count - known
+            observe(task.function, took, news, outcome.size() * news / outcome.count)
 
     def _slow(self, message: Slow) -> None:
         """A call takes long: have what waits behind it done elsewhere."""
