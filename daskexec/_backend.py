@@ -120,7 +120,7 @@ class DaskBackend:
             and not (comm is None or comm.closed())
         )
 
-    def send(self, ticket: Ticket, options: CallOptions) -> None:
+    def send(self, ticket: Ticket, options: CallOptions, ahead: float = 0.0) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
         with _without_size_warning(len(ticket.load)):
             future = self.client.submit(
@@ -129,7 +129,7 @@ class DaskBackend:
                 key=ticket.key,
                 pure=False,
                 fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
-                priority=options.priority,
+                priority=options.priority + ahead,  # Dask takes fractions, too
                 resources=dict(options.resources) if options.resources else None,
                 workers=list(options.workers) if options.workers else None,
             )

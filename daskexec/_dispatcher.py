@@ -504,7 +504,7 @@ class Dispatcher:
             self._stop_after(task),
         )
         try:
-            line.backend.send(ticket, task.options)
+            line.backend.send(ticket, task.options, task.ahead)
             self._ledger.submitted(task)
         except BaseException as exc:
             if line.backend.alive():

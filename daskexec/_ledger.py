@@ -27,7 +27,7 @@ from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
-from daskexec._batching import BatchPolicy, Share
+from daskexec._batching import BatchPolicy
 from daskexec._board import Board
 from daskexec._calls import Load
 from daskexec._messages import Started
@@ -66,6 +66,7 @@ class Call:
         "kwargs",
         "options",
         "resent",
+        "since",
         "stage",
         "suspect",
         "task",
@@ -86,6 +87,7 @@ class Call:
         self.wanted = True  # nobody waits for the workers' word on cancelling it
         self.begun = 0  # earlier attempts that a worker has begun
         self.resent = 0  # attempts in all, less one
+        self.since: int | None = None  # `Task.since` of an earlier attempt
         self.suspect = False  # it was there when workers died, more than once
 
 
@@ -123,10 +125,11 @@ class Stretch:
     An item is the only argument of its call, if the job is `single`, or the tuple of all.
     """
 
-    __slots__ = ("first", "items", "job", "over", "pickled")
+    __slots__ = ("first", "items", "job", "over", "pickled", "since")
 
-    def __init__(self, job: Job, first: int, items: list[Any]) -> None:
+    def __init__(self, job: Job, first: int, items: list[Any], since: int | None = None) -> None:
         self.job, self.first, self.items = job, first, items
+        self.since = since  # `Task.since` of an earlier attempt
         self.over = False
         self.pickled: Load | None = None
 
@@ -135,7 +138,7 @@ class Stretch:
 
     def __getitem__(self, part: slice) -> Stretch:
         first = part.start or 0
-        return Stretch(self.job, self.first + first, self.items[part])
+        return Stretch(self.job, self.first + first, self.items[part], self.since)
 
     def split(self, size: int) -> Stretch:
         """Take the first `size` items off it, as another stretch."""
@@ -144,7 +147,7 @@ class Stretch:
         else:
             head = self.items[:size]
             del self.items[:size]
-        taken = Stretch(self.job, self.first, head)
+        taken = Stretch(self.job, self.first, head, self.since)
         self.first += len(head)
         return taken
 
@@ -157,6 +160,7 @@ class Task:
     """
 
     __slots__ = (
+        "ahead",
         "begun",
         "end",
         "function",
@@ -166,6 +170,7 @@ class Task:
         "observed",
         "options",
         "seconds",
+        "since",
         "slot",
         "slow",
         "started",
@@ -186,6 +191,8 @@ class Task:
         self.slow = False  # a call of it was reported as slow
         self.mixed = False  # its calls are not all of `function`
         self.observed = 0.0  # seconds that its calls are known to have taken
+        self.since = 0  # how many tasks had been sent when its first member was sent first
+        self.ahead = 0.0  # of what has the same priority: more, the longer it is on its way
 
     @property
     def calls(self) -> list[Call]:
@@ -237,6 +244,7 @@ class Ledger:
         self._parked: set[Call] = set()
         self._in_hand = 0  # tasks
         self._seconds = 0.0  # expected, of the tasks in hand and sent
+        self._sends = 0  # first attempts
         self._worn: dict[int, set[str]] = {}  # process id -> keys it still owes
 
     # -- waiting ---------------------------------------------------------------------------
@@ -301,15 +309,27 @@ class Ledger:
                 call = self._suspects.popleft()
                 if call.stage == QUEUED:
                     tasks.append(self._in_hand_alone(call))
-            while self.queued and self.policy.is_open(
-                self.threads, len(self.sent) + self._in_hand, self._seconds
-            ):
-                queue = self._first_queue()
-                task = None if queue is None else self._take_from(queue)
+            while self.queued:
+                task = self._take_next()
                 if task is None:
                     break
                 tasks.append(task)
             return tasks
+
+    def _take_next(self) -> Task | None:
+        """Take what is next; None if there is no room for it."""
+        queue = self._first_queue()
+        if queue is None:
+            return None
+        there, seconds = len(self.sent) + self._in_hand, self._seconds
+        again = queue[0].since is not None
+        if not self.policy.is_open(self.threads, there, 0.0 if again else seconds):
+            return None
+        # What was handed back had its room before, and is not to wait for company.
+        there = 0 if again else there
+        if isinstance(queue[0], Stretch):
+            return self._take_stretch(queue, queue[0], there)
+        return self._take_calls(queue, queue[0], there)
 
     def _first_queue(self) -> deque[Call | Stretch] | None:
         """Return the queue whose first entry is next; None if only suspects are queued."""
@@ -330,20 +350,12 @@ class Ledger:
             if queue is not self._urgent and priority is not None:
                 del self._queues[priority]
 
-    def _take_from(self, queue: deque[Call | Stretch]) -> Task | None:
-        entry = queue[0]
-        if isinstance(entry, Stretch):
-            return self._take_stretch(queue, entry)
-        return self._take_calls(queue, entry)
-
-    def _share(self, function: Any) -> tuple[int, Share]:
-        tasks = len(self.sent) + self._in_hand
-        return self.policy.share(function, self.queued, self.threads, tasks)
-
-    def _take_stretch(self, queue: deque[Call | Stretch], stretch: Stretch) -> Task | None:
+    def _take_stretch(
+        self, queue: deque[Call | Stretch], stretch: Stretch, tasks: int
+    ) -> Task | None:
         job = stretch.job
         function = self.policy.known(_identity(job.fn), job.name)
-        size, _ = self._share(function)
+        size, _ = self.policy.share(function, self.queued, self.threads, tasks)
         if not size:
             return None
         if job.chunk is not None:
@@ -358,12 +370,12 @@ class Ledger:
         call.stage = IN_HAND
         return self._take_in_hand(Task([call], call.options, function, 0.0), 1)
 
-    def _take_calls(self, queue: deque[Call | Stretch], first: Call) -> Task | None:
+    def _take_calls(self, queue: deque[Call | Stretch], first: Call, tasks: int) -> Task | None:
         if first.alone:
             queue.popleft()
             return self._in_hand_alone(first)
         fn, options, function = first.fn, first.options, self._function_of(first)
-        left, share = self._share(function)
+        left, share = self.policy.share(function, self.queued, self.threads, tasks)
         if not left:
             return None
         queue.popleft()
@@ -461,6 +473,7 @@ class Ledger:
             task.end = len(task.load)
             turn = 0
             if task.end:
+                self._rank(task)
                 if self.board is not None:
                     task.slot, turn = self.board.acquire()
                 self.sent[task.key] = task
@@ -468,6 +481,15 @@ class Ledger:
                 self._seconds -= task.seconds
             self.wake()
             return turn
+
+    def _rank(self, task: Task) -> None:
+        """Have another attempt go ahead of what is with the scheduler, the oldest first."""
+        since = task.load.since if isinstance(task.load, Stretch) else task.load[0].since
+        if since is None:
+            self._sends += 1
+            task.since = self._sends
+        else:
+            task.since, task.ahead = since, 1.0 / (1 + since)
 
     def submitted(self, task: Task) -> None:
         """Note that the backend has a task that was entered as sent."""
@@ -561,9 +583,12 @@ class Ledger:
             task.end = begun
             if task.told == task.end:
                 self._unsend(task)
-            if not isinstance(rest, Stretch):
+            if isinstance(rest, Stretch):
+                rest.since = task.since
+            else:
                 for call in rest:
                     call.resent += 1
+                    call.since = task.since
                     call.begun += max(1, task.begun) if ran else 0
                     call.alone = call.alone or alone
             self._queue_again(rest)

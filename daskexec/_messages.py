@@ -79,8 +79,11 @@ class Backend(Protocol):
     def alive(self) -> bool:
         """Tell whether the cluster that this backend began with is still there."""
 
-    def send(self, ticket: Ticket, options: CallOptions) -> None:
-        """Have one attempt of a task run; does not block."""
+    def send(self, ticket: Ticket, options: CallOptions, ahead: float = 0.0) -> None:
+        """Have one attempt of a task run; does not block.
+
+        It goes before those of the same priority that are sent with less of `ahead` (0 to 1).
+        """
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
