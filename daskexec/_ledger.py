@@ -380,6 +380,7 @@ class Ledger:
             return None
         queue.popleft()
         calls, taken, of, mixed = [first], 1, function, False
+        seconds = 0.0  # expected of the functions before `of`
         while queue and taken < left:
             call = queue[0]
             if isinstance(call, Stretch) or call.alone:
@@ -391,6 +392,7 @@ class Ledger:
                     call.function = of
                 elif self._function_of(call) is not of:
                     share.take(of, taken)
+                    seconds += taken * (of.mean or 0.0)
                     fn, of, taken = call.fn, self._function_of(call), 0
                     left = 0 if of.mean is None else share.room(of)
                     if not left:
@@ -401,9 +403,11 @@ class Ledger:
             queue.popleft()
         for call in calls:
             call.stage = IN_HAND
-        task = Task(calls, options, function, 0.0)
-        task.mixed = mixed
-        return self._take_in_hand(task, len(calls))
+        task = self._take_in_hand(Task(calls, options, function, 0.0), len(calls))
+        if mixed:
+            task.mixed = True
+            self._expect(task, seconds + taken * (of.mean or 0.0))
+        return task
 
     def _function_of(self, call: Call) -> Any:
         if call.function is None:
@@ -417,9 +421,15 @@ class Ledger:
         self._seconds += task.seconds
         return task
 
+    def _expect(self, task: Task, seconds: float) -> None:
+        """Count a task in hand with other seconds than before."""
+        self._seconds += seconds - task.seconds
+        task.seconds = seconds
+
     def put_back(self, task: Task, size: int) -> None:
         """Keep the first `size` members of a task in hand and queue the others again."""
         with self.changed:
+            self._expect(task, task.seconds * size / len(task.load))
             rest = task.load[size:]
             task.load, task.end = task.load[:size], size
             self._queue_again(rest)
