@@ -13,13 +13,24 @@ Sharing
     the target grows with it, up to `longest`: results come in larger lumps, since they come
     for a long time.
 
+    All tasks go through one scheduler, `RATE` a second. With tasks of a second it keeps so many
+    threads busy, with shorter ones fewer. So on a large cluster tasks are longer, a millisecond
+    for each thread, and the end of a backlog is not cut finer than the scheduler can hand
+    out: 4,000 threads do a million calls of 1 ms in 2,900 tasks and 3 s, where a fair part for
+    each thread would make 56,000 tasks, and half a minute.
+
 Window
     The backlog of an executor stays on the client, where a call can be cancelled for free
     and costs the scheduler nothing; only a *window* is with the scheduler. A worker that
     finishes a task needs the next one at hand, so each thread has a running task and a spare
     one, and as many more as fill `ahead` seconds, if they are full: small calls beyond those
-    wait on the client until they make up a task worth its cost. With no worker at all there
-    are two tasks: a cluster that starts at zero grows only when it sees that there is work.
+    wait on the client until they make up a task worth its cost. Nor is the scheduler given
+    more tasks than it can start in `ahead` seconds. With no worker at all there are two tasks:
+    a cluster that starts at zero grows only when it sees that there is work.
+
+    Dask lets a cluster grow to the threads that could do in 5 s what it sees. Where `ahead` says
+    that it may grow, it sees work for `GROWING_THREADS` at least: else it would grow from one
+    thread to two, to three, each time waiting for a worker to start.
 
 Mistakes are cheap, because workers hand back what they have not begun: a worker ends a task
 that takes `stop_after` seconds between two calls, and reports a call that takes `slow_after`,
@@ -103,8 +114,13 @@ class BatchPolicy:
     MOST = 1 << 15
     #: Most bytes of arguments, or of results, in a shared task.
     BYTES = float(1 << 20)
+    #: Tasks a second that a scheduler and its client get through, all threads together.
+    RATE = 1000.0
     #: Most tasks for each thread in the window, however short they are.
     DEEPEST = 128
+    #: A cluster may grow if more seconds of work than these wait for each thread: Dask's
+    #: ``adaptive.target-duration``. It is shown work for so many threads, if it has fewer.
+    GROWING, GROWING_THREADS = 5.0, 16
     #: Seconds a call may take before it is reported as slow, if its mean is not longer.
     SLOW = 0.1
     #: A call is slow, and a task is ended, after this many times what was expected of it.
@@ -137,6 +153,8 @@ class BatchPolicy:
             found = self._functions[function] = _Function(name)
             if len(self._functions) > self.REMEMBERED:
                 self._functions.popitem(last=False)
+        else:
+            self._functions.move_to_end(function)  # those that are in use are kept
         return found
 
     def observe(
@@ -185,10 +203,10 @@ class BatchPolicy:
         tasks : int
             Tasks that are with the scheduler.
         """
-        fair = math.ceil(backlog / (2 * max(threads, 1)))
         if self.sharing == "never" or function.mean is None:
             function.share = 2 if self.sharing == "always" else 1
             return function.share, Share(0, 0.0, 0.0)
+        fair = math.ceil(backlog / self.parts(function.mean, backlog, threads))
         seconds = self.seconds(function.mean, backlog, threads)
         full = Share(self.MOST, seconds, self.BYTES).room(function)
         if fair < full and tasks >= 2 * max(threads, 1):
@@ -197,10 +215,19 @@ class BatchPolicy:
         function.share = max(2 if self.sharing == "always" else 1, share.room(function))
         return function.share, share
 
+    def parts(self, mean: float, backlog: int, threads: int) -> float:
+        """Return into how many tasks the backlog is best divided, so that it ends soonest.
+
+        Two for each thread. But `n` tasks take ``n / RATE`` to be sent, and the last of them
+        takes its own ``work / n``: with more tasks than ``sqrt(work * RATE)`` the end comes
+        later, not sooner, however many threads there are.
+        """
+        return min(2.0 * max(threads, 1), max(1.0, math.sqrt(2 * backlog * mean * self.RATE)))
+
     def seconds(self, mean: float, backlog: int, threads: int) -> float:
         """Return how many seconds of work a task is filled up to."""
         each = backlog * mean / max(threads, 1)  # seconds that a thread still has to do
-        return min(self.longest, max(self.target, each / 20))
+        return max(self.target, min(self.longest, each / 20), threads / self.RATE)
 
     # -- the window ------------------------------------------------------------------------
 
@@ -221,7 +248,10 @@ class BatchPolicy:
         threads = max(threads, 1)
         if tasks < 2 * threads:
             return True
-        return tasks < self.DEEPEST * threads and seconds < self.ahead * threads
+        if self.ahead > self.GROWING:
+            threads = max(threads, self.GROWING_THREADS)
+        most = min(self.DEEPEST * threads, self.RATE * self.ahead)
+        return tasks < most and seconds < self.ahead * threads
 
     def taken(self, function: _Function, calls: int) -> float:
         """Take note of a new task, and return its expected run time in the window.

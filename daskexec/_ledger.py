@@ -229,6 +229,9 @@ class Ledger:
         Those of them that wait on the client for room in the window.
     """
 
+    #: Tasks that are taken in hand together: the next ones are taken with what these have taught.
+    AT_ONCE = 32
+
     def __init__(self, policy: BatchPolicy) -> None:
         self.changed = threading.Condition()
         self.policy = policy
@@ -309,7 +312,7 @@ class Ledger:
                 call = self._suspects.popleft()
                 if call.stage == QUEUED:
                     tasks.append(self._in_hand_alone(call))
-            while self.queued:
+            while self.queued and len(tasks) < self.AT_ONCE:
                 task = self._take_next()
                 if task is None:
                     break
