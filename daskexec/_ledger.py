@@ -229,6 +229,8 @@ class Ledger:
         Those of them that wait on the client for room in the window.
     """
 
+    #: Items of a map that are kept together in the queue, about.
+    PIECE = 1 << 16
     #: Tasks that are taken in hand together: the next ones are taken with what these have taught.
     AT_ONCE = 32
 
@@ -273,8 +275,15 @@ class Ledger:
         queue = self._queues.get(-options.priority)
         if queue is None:
             queue = self._queues[-options.priority] = deque()
-        queue.append(entry)
-        size = len(entry) if isinstance(entry, Stretch) else 1
+        size = 1
+        if isinstance(entry, Stretch):
+            size = len(entry)
+            # Taking from the front of a list moves the rest of it.
+            chunk = entry.job.chunk or 1
+            piece = max(1, self.PIECE // chunk) * chunk
+            while len(entry) > piece:
+                queue.append(entry.split(piece))
+        queue.append(entry)  # itself as the last piece: it may be extended
         self.pending += size
         self.queued += size
         self.wake()
