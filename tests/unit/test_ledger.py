@@ -127,6 +127,36 @@ def test_different_functions_share_a_task() -> None:
     }
 
 
+def test_a_mixed_task_is_expected_to_take_what_its_functions_take() -> None:
+    """One long call ahead of many short ones does not fill the window as many long ones."""
+    calls = [a_call(0, fn=round), *(a_call(n) for n in range(1, 100))]
+    ledger = a_ledger(calls, threads=1, known=1e-5)
+    ledger.policy.observe(ledger.policy.known(round), 0.02)
+    task, *_ = ledger.take()
+    shorts = len(task.calls) - 1
+    assert shorts > 10
+    assert task.seconds == pytest.approx(0.02 + shorts * 1e-5)
+
+
+def test_what_is_put_back_is_not_expected() -> None:
+    """Calls that were too much for a task do not count in the window."""
+    ledger = a_ledger([a_call(n) for n in range(100)], threads=1, known=1e-3, limit=1)
+    (task,) = ledger.take()
+    ledger.put_back(task, 1)
+    assert task.seconds == pytest.approx(1e-3)
+    assert ledger._seconds == pytest.approx(1e-3)
+
+
+def test_few_tasks_are_taken_at_once() -> None:
+    """The first results of a new function may change what becomes of the rest of a backlog."""
+    calls = [a_call(n) for n in range(10_000)]
+    ledger = a_ledger(calls, threads=4000)
+    first = ledger.take()
+    assert len(first) == Ledger.AT_ONCE
+    ledger.policy.observe(ledger.policy.known(abs), 1e-4)
+    assert len(ledger.take()[0].calls) > 1
+
+
 def test_the_unknown_are_not_taken_along() -> None:
     """A call of which nothing is known does not share the task of known ones."""
     calls = [a_call(0), a_call(1, fn=round), a_call(2)]
@@ -292,6 +322,38 @@ def test_what_was_handed_back_goes_first() -> None:
     assert ledger.take()[0].calls[0] is rest[0]
 
 
+def test_other_attempts_go_ahead_of_the_window_the_oldest_first() -> None:
+    """What was handed back passes all that was sent since, in the order of first attempts."""
+    calls = [a_call(n) for n in range(200)]
+    ledger = a_ledger(calls, threads=2, known=1e-4)
+    tasks = send(ledger, ledger.take())
+    assert [task.ahead for task in tasks] == [0.0] * len(tasks)
+    ledger.again(tasks[1])
+    ledger.again(tasks[0])
+    again = [task for task in send(ledger, ledger.take()) if task.ahead]
+    ranks = {task.load[0].future._number: task.ahead for task in again}
+    firsts = sorted(ranks)
+    assert [ranks[n] for n in firsts] == sorted(ranks.values(), reverse=True)
+    assert all(0 < rank < 1 for rank in ranks.values())
+
+
+def test_what_was_handed_back_needs_no_room() -> None:
+    """A full window holds back new calls, not those that it had before; the limit holds both."""
+    calls = [a_call(n) for n in range(400)]
+    ledger = a_ledger(calls, threads=1, known=5e-3, ahead=0.2)
+    while tasks := ledger.take():
+        send(ledger, tasks)
+    first = next(iter(ledger.sent.values()))
+    rest = first.calls[1:]
+    ledger.again(first, begun=1)
+    assert rest
+    assert [call for task in ledger.take() for call in task.calls] == rest
+    limited = a_ledger([a_call(n) for n in range(40)], threads=1, known=1e-3, limit=1)
+    (task,) = send(limited, limited.take())
+    limited.again(task, begun=1)
+    assert limited.take() == []
+
+
 def test_a_lost_task_is_tried_again_call_by_call() -> None:
     """The company of a crash is tried again alone, since one of it may be the killer."""
     calls = [a_call(n) for n in range(8)]
@@ -446,6 +508,27 @@ def test_chunks_are_kept_whole() -> None:
     first = quick.take()[0]
     assert len(first.load) > 7
     assert len(first.load) % 7 == 0
+
+
+def test_a_large_map_is_queued_in_pieces() -> None:
+    """A map of many items is taken in order to its last one, in whole chunks, and can grow."""
+    job = AMap(chunk=7)
+    size = 2 * Ledger.PIECE + 5
+    stretch = Stretch(job, 0, list(range(size)))
+    ledger = a_ledger([stretch], threads=1, known=1e-4)
+    assert ledger.pending == ledger.queued == size
+    assert ledger.extend(stretch, size)
+    lengths = []
+    items: list[int] = []
+    while ledger.pending:
+        for task in send(ledger, ledger.take()):
+            assert isinstance(task.load, Stretch)
+            assert task.load.first == len(items)
+            items += task.load.items
+            lengths.append(len(task.load))
+            settle(ledger, task)
+    assert items == list(range(size + 1))
+    assert {length % 7 for length in lengths[:-1]} == {0}
 
 
 def test_items_handed_back_keep_their_places() -> None:
