@@ -322,6 +322,20 @@ def test_what_was_handed_back_goes_first() -> None:
     assert ledger.take()[0].calls[0] is rest[0]
 
 
+def test_calls_are_handed_back_once() -> None:
+    """A worker that is relieved again, and has nothing left to give, takes nothing back."""
+    calls = [a_call(n) for n in range(64)]
+    ledger = a_ledger(calls, threads=1, known=1e-4, limit=1)
+    (task,) = send(ledger, ledger.take())
+    members = len(task.load)
+    ledger.again(task, begun=2)
+    queued = ledger.queued
+    ledger.again(task, begun=members)
+    assert task.calls == calls[:2]
+    settle(ledger, task)
+    assert (ledger.queued, ledger.pending) == (queued, 62)
+
+
 def test_other_attempts_go_ahead_of_the_window_the_oldest_first() -> None:
     """What was handed back passes all that was sent since, in the order of first attempts."""
     calls = [a_call(n) for n in range(200)]
