@@ -21,6 +21,7 @@ import mmap
 import os
 import pickle
 import struct
+import sys
 import threading
 from collections import deque
 from pathlib import Path
@@ -118,9 +119,9 @@ class Board:
         Bytes are left as they are, anything else is pickled. One over `SPOOLED` is only noted.
         """
         kind = _PLAIN
-        if type(result) is not bytes:
+        if type(result) is not bytes and sys.getsizeof(result) <= SPOOLED:
             kind, result = _PICKLED, pickle.dumps(result, 5)
-        size = len(result)
+        size = len(result) if type(result) is bytes else sys.getsizeof(result)
         if size > SPOOLED:
             kind, result, size = _TOO_LARGE, b"", 0
         with self._lock:

@@ -16,6 +16,8 @@ from itertools import chain
 from typing import Any
 
 from daskexec._failures import Failure
+from daskexec._frames import Frames
+from daskexec._large import Large
 from daskexec._pickling import PLAIN
 
 __all__ = ["Body", "Load", "Outcome", "Ticket", "all_plain", "size_of"]
@@ -24,7 +26,7 @@ __all__ = ["Body", "Load", "Outcome", "Ticket", "all_plain", "size_of"]
 _BESIDE = 1 << 16
 
 #: What a call came to: its pickled value, or what it raised.
-Body = bytes | bytearray | memoryview | Failure
+Body = bytes | bytearray | memoryview | Frames | Failure
 
 
 def all_plain(items: Iterable[tuple[Any, ...]]) -> bool:
@@ -48,9 +50,11 @@ class Load:
     calls : list of bytes, or bytes
         For each call its pickled ``(args, kwargs)``. Bytes: the pickled list of the ``args``
         of all calls together.
+    large : sequence of Large
+        What the calls refer to; it travels beside them. The client's only.
     """
 
-    __slots__ = ("calls", "functions", "which")
+    __slots__ = ("calls", "functions", "large", "which")
 
     def __init__(
         self,
@@ -59,6 +63,7 @@ class Load:
         calls: list[bytes] | bytes,
     ) -> None:
         self.functions, self.which, self.calls = functions, which, calls
+        self.large: Sequence[Large] = ()
 
     def pack(self) -> bytes:
         """Return it as bytes."""
@@ -185,7 +190,7 @@ class Outcome:
         if protocol >= 5:
             bodies = [
                 pickle.PickleBuffer(body)
-                if not isinstance(body, Failure) and len(body) >= _BESIDE
+                if not isinstance(body, (Failure, Frames)) and len(body) >= _BESIDE
                 else body
                 for body in bodies
             ]

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from daskexec._dispatcher import Dispatcher
 from daskexec._failures import Failure
+from daskexec._frames import load_result
 from daskexec._ledger import Call, Raised, Stretch
 from daskexec._pickling import load
 from daskexec.futures import DaskFuture
@@ -47,6 +48,8 @@ class MapJob:
     options : CallOptions
     next_key : callable
         Returns a new key for a task.
+    next_number : callable
+        Returns a new number, of those that calls have.
     make_call : callable
         Returns a call, with a future, for the arguments of an item.
     chunk : int, optional
@@ -63,6 +66,7 @@ class MapJob:
         name: str,
         options: CallOptions,
         next_key: Callable[[], str],
+        next_number: Callable[[], int],
         make_call: Callable[[tuple[Any, ...]], Call],
         *,
         chunk: int | None,
@@ -82,6 +86,7 @@ class MapJob:
             first = list(items)
         else:
             first = [item for _, item in zip(range(buffersize), items, strict=False)]
+        self.number = next_number() if buffersize is None else None
         self._submit(first)
 
     def _submit(self, items: list[tuple[Any, ...]]) -> None:
@@ -190,7 +195,7 @@ def _value(entry: Any, errors: Errors, deadline: float | None) -> Any:
         error = entry.error
     else:
         try:
-            return load(entry)
+            return load_result(entry)
         except Exception as exc:
             error = exc
     if errors == "return":

@@ -7,11 +7,12 @@ another system than Dask needs these six and the methods of `Backend`, no more.
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daskexec._calls import Outcome, Ticket
+from daskexec._large import Large
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
@@ -79,8 +80,8 @@ class Backend(Protocol):
     def alive(self) -> bool:
         """Tell whether the cluster that this backend began with is still there."""
 
-    def send(self, ticket: Ticket, options: CallOptions) -> None:
-        """Have one attempt of a task run; does not block."""
+    def send(self, ticket: Ticket, options: CallOptions, large: Sequence[Large] = ()) -> None:
+        """Have one attempt of a task run, with the large objects it needs; does not block."""
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""

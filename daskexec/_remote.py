@@ -20,7 +20,8 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -30,10 +31,12 @@ from distributed import Status, WorkerPlugin, get_worker
 from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
 from daskexec._calls import Body, Load, Outcome, Ticket, size_of
 from daskexec._failures import Failure
-from daskexec._pickling import dump, load, main_globals, running
+from daskexec._frames import Frames, dump_result, load_referring
+from daskexec._pickling import load, main_globals, running
 
 __all__ = [
     "InitializerPlugin",
+    "keep",
     "open_board",
     "relieve",
     "run_task",
@@ -65,9 +68,9 @@ def open_board(path: str) -> None:
     _board = Board(path)
 
 
-def run_task(ticket: Ticket) -> Outcome:
+def run_task(ticket: Ticket, *large: Frames) -> Outcome:
     """Run one task on this worker; the value of the Dask task is the outcome."""
-    run = _Run(ticket)
+    run = _Run(ticket, large)
     refusal = _begin(run)
     if refusal is not None:
         return refusal
@@ -154,8 +157,11 @@ class _Run:
     steps (take from one end, append, copy) are atomic.
     """
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, large: Sequence[Frames] = ()) -> None:
         self.ticket = ticket
+        self.load: Callable[[Any], Any] = load
+        if large:
+            self.load = partial(load_referring, large={frames.key: frames for frames in large})
         carried = Load.unpack(ticket.load)
         self.functions, self.which = carried.functions, carried.which
         # Kept as bytes until it is this call's turn, unless none of them can change.
@@ -201,10 +207,10 @@ class _Run:
         try:
             which = 0 if self.which is None else self.which[index]
             if which < 0:
-                fn, args, kwargs = load(call)
+                fn, args, kwargs = self.load(call)
             else:
                 fn = self._function(*self.functions[which])
-                args, kwargs = (call, _NO_KEYWORDS) if self.together else load(call)
+                args, kwargs = (call, _NO_KEYWORDS) if self.together else self.load(call)
             call = None
             names = _main_globals_of(fn)
             before = names.copy() if names else None
@@ -212,7 +218,7 @@ class _Run:
             if before:
                 _keep_assigned_globals(fn, before)
             del fn, args, kwargs, names, before
-            return dump(value)
+            return dump_result(value)
         except BaseException as exc:
             exc.__traceback__ = _users_frames(exc)
             return Failure.of(exc)
@@ -445,10 +451,15 @@ def _bar(key: str) -> None:
         _withdrawn.popitem(last=False)
 
 
+def keep(frames: Frames) -> Frames:
+    """Hold a large object, as a task that Dask can run again elsewhere."""
+    return frames
+
+
 def value_of(outcome: Outcome) -> Any:
     """Turn the outcome of a task of one call into its value, for other Dask code."""
     for body in outcome.bodies:
         if isinstance(body, Failure):
             raise body.load()
-        return load(body)
+        return body.value() if isinstance(body, Frames) else load(body)
     raise RuntimeError(f"the call did not run: {outcome.kind}")

@@ -19,10 +19,10 @@ from typing import Any
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
 from daskexec._failures import Failure
+from daskexec._frames import load_result
 from daskexec._ledger import Ledger, Raised, Stretch, Task
 from daskexec._messages import Done, Failed, Line, Lost, Slow, Started, Threads
 from daskexec._patience import Patience
-from daskexec._pickling import load
 from daskexec.errors import InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
 
@@ -325,7 +325,7 @@ def _loaded(
     if isinstance(body, Failure):
         return future, None, body.load()
     try:
-        return future, load(body), None
+        return future, load_result(body), None
     except BaseException as exc:
         return future, None, exc
 
