@@ -8,11 +8,13 @@ the dispatcher hands in ``SimpleQueue.put``.
 
 Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`):
 
-- ``Client``: ``submit``, ``gather``, ``cancel``, ``run``, ``nthreads``, ``register_plugin``,
-  ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``, ``loop``, ``status``, ``id``,
-  ``scheduler.identity``; ``scheduler_comm`` to notice a lost connection at once.
+- ``Client``: ``submit``, ``scatter``, ``replicate``, ``rpc``, ``generation``, ``gather``,
+  ``cancel``, ``run``, ``nthreads``, ``register_plugin``, ``unregister_worker_plugin``,
+  ``subscribe_topic``, ``unsubscribe_topic``, ``amm.stop``, ``futures``, ``loop``, ``status``,
+  ``id``, ``scheduler.identity``, ``scheduler.who_has``; ``scheduler_comm`` to notice a lost
+  connection at once.
 - ``Client._gather_future``, to get rid of one that was cancelled.
-- ``distributed.utils.offload``.
+- ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
   ``add_done_callback`` runs all callbacks of a process one after the other on one thread.
 - Coroutines are had by calling the client's methods with ``asynchronous=True``.
@@ -26,15 +28,17 @@ import contextlib
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import dask.config
 from distributed import Client
+from distributed.scheduler import KilledWorker
 from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
+from daskexec._large import Large, Place
 from daskexec._messages import Done, Failed, Lost, Slow, Started, Threads
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
@@ -46,6 +50,41 @@ Report = Callable[[Any], None]
 
 # Dask annotates its client in part only, and some of that not for strict checkers.
 RemoteFuture: TypeAlias = Any
+
+
+class _Need:
+    """A ticket that needs large objects, while it is not done."""
+
+    __slots__ = ("ahead", "generation", "large", "losses", "options", "placed", "ticket")
+
+    def __init__(
+        self,
+        ticket: Ticket,
+        options: CallOptions,
+        ahead: float,
+        large: Sequence[Large],
+        generation: int,
+    ) -> None:
+        self.ticket, self.options, self.ahead, self.large = ticket, options, ahead, large
+        self.generation = generation
+        self.placed: list[RemoteFuture] = []  # the objects, of the last attempt
+        self.losses = 0  # attempts that Dask forgot, since a large object was lost
+
+
+class _Placed:
+    """What the cluster has of a large object. Lives on the client's loop."""
+
+    __slots__ = ("attempts", "copies", "future", "lock")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.future: RemoteFuture | None = None
+        self.copies = 0  # workers that have it, at least when last asked for
+        self.attempts = 0
+
+    @property
+    def lost(self) -> bool:
+        return self.future is None or self.future.status in ("cancelled", "lost", "error")
 
 
 class DaskBackend:
@@ -74,6 +113,11 @@ class DaskBackend:
     AFTER_DEATH = 0.1
     #: Transfers of results that may be under way at the same time.
     TRANSFERS = 4
+    #: Seconds in which a worker must answer for large objects to be sent to workers directly.
+    REACH = 3.0
+    #: Times that a task is sent again because a large object that it needs was lost, where
+    #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
+    LOSSES = 3
 
     def __init__(
         self,
@@ -96,6 +140,12 @@ class DaskBackend:
         self._futures: dict[str, RemoteFuture] = {}
         self._fresh: list[RemoteFuture] = []
         self._spent: list[RemoteFuture] = []
+        self._needs: dict[str, _Need] = {}
+        # Dask forgets an object when the last reference to its place goes.
+        self._places: weakref.WeakKeyDictionary[Place, _Placed] = weakref.WeakKeyDictionary()
+        self._reachable = direct  # the workers, by this client; None: not tried yet
+        self._workers = 0
+        self._places_kept = False
         self._transfers = 0
         self._fetching: set[Any] = set()
         self._lost = False
@@ -120,12 +170,34 @@ class DaskBackend:
             and not (comm is None or comm.closed())
         )
 
-    def send(self, ticket: Ticket, options: CallOptions, ahead: float = 0.0) -> None:
+    def send(
+        self,
+        ticket: Ticket,
+        options: CallOptions,
+        ahead: float = 0.0,
+        large: Sequence[Large] = (),
+    ) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
+        if large:
+            need = _Need(ticket, options, ahead, large, self.client.generation)
+            self._needs[ticket.key] = need
+            self._loop.call_soon_threadsafe(self._spawn_supply, need)
+            return
+        future = self._submit(ticket, options, ahead)
+        self._loop.call_soon_threadsafe(self._watch, future)
+
+    def _submit(
+        self,
+        ticket: Ticket,
+        options: CallOptions,
+        ahead: float,
+        large: Iterable[RemoteFuture] = (),
+    ) -> RemoteFuture:
         with _without_size_warning(len(ticket.load)):
             future = self.client.submit(
                 _remote.run_task,
                 ticket,
+                *large,
                 key=ticket.key,
                 pure=False,
                 fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
@@ -134,7 +206,7 @@ class DaskBackend:
                 workers=list(options.workers) if options.workers else None,
             )
         self._futures[ticket.key] = future
-        self._loop.call_soon_threadsafe(self._watch, future)
+        return future
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
@@ -221,6 +293,7 @@ class DaskBackend:
             threads = await self.client.nthreads(asynchronous=True)
         except (OSError, AttributeError, RuntimeError):
             return  # the connection is going; the pulse will see it
+        self._workers = len(threads)
         self._report(Threads(max(least, sum(threads.values()))))
 
     async def _identity(self) -> Any:
@@ -237,20 +310,148 @@ class DaskBackend:
             status = future.status
         if future.key not in self._futures:
             return
+        if status == "cancelled" and future.key in self._needs and self.alive():
+            await asyncio.sleep(self.AFTER_DEATH)  # its large objects' states arrive, too
+            if await self._supply_again(future):
+                return
         if status == "finished":
             self._fresh.append(future)
             if self._transfers < self.TRANSFERS:
                 self._transfers += 1
                 self._spawn(self._fetch())
         elif status == "error":
-            self._futures.pop(future.key, None)
+            self._drop(future.key)
             self._report(Failed(future.key, future._state.exception))
         elif self.alive():  # not by us: what we withdraw leaves _futures first
-            self._futures.pop(future.key, None)
+            self._drop(future.key)
             error = SchedulerLost("Dask was told to forget the call, by a cancel() or restart()")
             self._report(Failed(future.key, error))
         else:
             self._lose()
+
+    def _drop(self, key: str) -> RemoteFuture | None:
+        """Have nothing more to do with a task; return its future, unless that was so before."""
+        self._needs.pop(key, None)
+        return self._futures.pop(key, None)
+
+    # -- large objects: each a Dask value of its own, on the client's loop -------------------
+
+    def _spawn_supply(self, need: _Need) -> None:
+        self._spawn(self._supply(need))
+
+    async def _supply(self, need: _Need) -> None:
+        """Bring a ticket's large objects to the cluster, then submit it."""
+        key = need.ticket.key
+        try:
+            need.placed = [await self._place(large) for large in need.large]
+            if self._needs.get(key) is not need or self._closed:
+                return  # withdrawn meanwhile
+            future = self._submit(need.ticket, need.options, need.ahead, need.placed)
+        except Exception as exc:
+            if not self.alive():
+                self._lose()
+            elif self._needs.get(key) is need:
+                self._drop(key)
+                self._report(Failed(key, exc))
+            return
+        self._watch(future)
+
+    async def _place(self, large: Large) -> RemoteFuture:
+        """Have a large object on as many workers as there are tasks that need it.
+
+        Dask runs a task where its dependencies are. With one copy only all tasks would queue
+        for the worker that has it.
+        """
+        placed = self._places.get(large.place)
+        if placed is None:
+            placed = self._places[large.place] = _Placed()
+        async with placed.lock:
+            for attempt in range(4):
+                if not placed.lost:
+                    break
+                try:
+                    await self._scatter(placed, large)
+                except (OSError, asyncio.TimeoutError):  # a worker that was there has gone
+                    if attempt == 3 or not self.alive():
+                        raise
+                    await asyncio.sleep(self.AFTER_DEATH)
+            tasks = sum(large in need.large for need in self._needs.values())
+            wanted = min(tasks, self._workers)
+            future = placed.future
+            if wanted > placed.copies and future is not None and future.status == "finished":
+                with contextlib.suppress(OSError, asyncio.TimeoutError):  # a worker has gone
+                    await self.client.replicate([future], n=wanted, asynchronous=True)
+                placed.copies = wanted
+            return future
+
+    async def _scatter(self, placed: _Placed, large: Large) -> None:
+        placed.attempts += 1
+        key = f"{large.place.key}-{self.executor}-{placed.attempts}"
+        workers = await self.client.nthreads(asynchronous=True)
+        while not workers and self._coming and self.alive():
+            await asyncio.sleep(0.02)
+            workers = await self.client.nthreads(asynchronous=True)
+        self._workers = len(workers)
+        if not workers:
+            # Some will come, when the scheduler sees that there is work: until then the
+            # scheduler has to keep the object.
+            with _without_size_warning(large.place.size):
+                placed.future = self.client.submit(_remote.keep, large.frames, key=key, pure=False)
+            placed.copies = 1
+            return
+        if not self._places_kept:
+            self._places_kept = True
+            if self._direct:  # a cluster of ours: Dask drops no copy that is idle for a moment
+                with contextlib.suppress(Exception):
+                    await self.client.amm.stop()
+        if self._reachable is None:
+            self._reachable = await self._reach(next(iter(workers)))
+        futures = await self.client.scatter(
+            {key: large.frames}, direct=self._reachable, hash=False, asynchronous=True
+        )
+        placed.future, placed.copies = futures[key], 1
+
+    async def _reach(self, address: str) -> bool:
+        """Tell whether this process can talk to a worker without the scheduler's help."""
+        worker = self.client.rpc(address)
+        try:
+            await asyncio.wait_for(worker.identity(), self.REACH)
+        except Exception:
+            return False
+        finally:
+            await worker.close_rpc()
+        return True
+
+    async def _supply_again(self, future: RemoteFuture) -> bool:
+        """Send a task again that Dask forgot since a large object it needs was lost.
+
+        The same ticket: a worker that finds on the board that the task had begun refuses it.
+        """
+        need = self._needs.get(future.key)
+        if need is None or need.generation != self.client.generation:  # restarted
+            return need is None
+        # The status of a future does not tell: a worker may die while it is sent the object,
+        # and Dask then calls it finished.
+        keys = [placed.key for placed in need.placed]
+        owners = await self.client.scheduler.who_has(keys=keys)
+        lost = {key for key in keys if not owners.get(key)}
+        if not lost:
+            return False
+        for placed in list(self._places.values()):
+            if placed.future is not None and placed.future.key in lost:
+                placed.future = None
+        self._futures.pop(future.key, None)
+        future.release()
+        while future.key in self.client.futures:  # or the next one would be born cancelled
+            await asyncio.sleep(0.001)
+        need.losses += 1
+        if need.ticket.slot < 0 and need.losses > self.LOSSES:
+            self._drop(future.key)
+            nobody: Any = None
+            self._report(Failed(future.key, KilledWorker(future.key, nobody, self.LOSSES)))
+        else:
+            self._spawn_supply(need)
+        return True
 
     async def _fetch(self) -> None:
         batch: dict[str, RemoteFuture] = {}
@@ -276,7 +477,7 @@ class DaskBackend:
                 self._lose()
                 return
             for key in batch:
-                if self._futures.pop(key, None) is not None:
+                if self._drop(key) is not None:
                     self._report(Failed(key, exc))
         finally:
             self._fetching.discard(task)
@@ -305,7 +506,7 @@ class DaskBackend:
         if not isinstance(outcome, Outcome):  # its worker was lost meanwhile: wait again
             self._wait_again(future)
             return
-        if self._futures.pop(future.key, None) is not None:
+        if self._drop(future.key) is not None:
             self._report(Done(future.key, outcome))
             if not self._spent:
                 self._loop.call_later(self.RELEASE_DELAY, self._release)
@@ -329,12 +530,16 @@ class DaskBackend:
             # A worker that did not answer may have begun any of them.
             begun.update(answer if isinstance(answer, list) else keys)
         stopped = {}
+        unsent = set()  # their large objects are still on the way
         for key in keys:
             if key not in begun and key in self._futures:
-                stopped[key] = self._futures.pop(key)
+                stopped[key] = self._drop(key)
+            elif key in self._needs and key not in self._futures:
+                self._drop(key)
+                unsent.add(key)
         if stopped:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
-        return set(stopped)
+        return unsent.union(stopped)
 
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answers = await self.client.run(_remote.relieve, key, waiting, workers=[worker])
@@ -342,7 +547,7 @@ class DaskBackend:
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.
-            self._futures.pop(barred, None)
+            self._drop(barred)
         if answer["barred"]:  # wherever Dask may move it, should the worker die
             await self.client.run(_remote.withdraw, answer["barred"], on_error="return")
         return answer
@@ -352,6 +557,7 @@ class DaskBackend:
             return
         self._lost = True
         self._futures.clear()
+        self._needs.clear()
         self._report(Lost(SchedulerLost(self._reason())))
 
     def _reason(self) -> str:
@@ -372,6 +578,11 @@ class DaskBackend:
         for future in self._futures.values():
             future.release()
         self._futures.clear()
+        self._needs.clear()
+        for placed in list(self._places.values()):
+            if placed.future is not None:
+                placed.future.release()
+        self._places.clear()
         self._release()
         if self._plugin is not None and self.client.status == "running":
             await self.client.unregister_worker_plugin(self._plugin)

@@ -22,6 +22,7 @@ import mmap
 import os
 import pickle
 import struct
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -143,7 +144,10 @@ class Board:
         def leave(index: int, result: Any, kind: int = _BYTES) -> None:
             nonlocal spool, place, end_of_room
             if not isinstance(result, bytes):
-                kind, result = _OBJECT, pickle.dumps(result, 5)
+                if sys.getsizeof(result) > SPOOLED:
+                    kind, result = _TOO_LARGE, b""
+                else:
+                    kind, result = _OBJECT, pickle.dumps(result, 5)
             size = len(result)
             if size > SPOOLED:
                 kind, result, size = _TOO_LARGE, b"", 0

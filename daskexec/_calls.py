@@ -16,6 +16,8 @@ from itertools import chain
 from typing import Any
 
 from daskexec._failures import Failure
+from daskexec._frames import Frames
+from daskexec._large import Large
 from daskexec._pickling import PLAIN
 
 __all__ = ["Body", "Load", "Outcome", "Ticket", "all_plain", "size_of"]
@@ -24,7 +26,7 @@ __all__ = ["Body", "Load", "Outcome", "Ticket", "all_plain", "size_of"]
 _BESIDE = 1 << 16
 
 #: What a call came to: its pickled value, or what it raised.
-Body = bytes | bytearray | memoryview | Failure
+Body = bytes | bytearray | memoryview | Frames | Failure
 
 
 def all_plain(items: Iterable[Any], *, single: bool) -> bool:
@@ -53,9 +55,11 @@ class Load:
         all calls together.
     single : bool
         Each of these items is the only argument of its call; else a tuple of all.
+    large : sequence of Large
+        What the calls refer to; it travels beside them. The client's only.
     """
 
-    __slots__ = ("calls", "functions", "single", "which")
+    __slots__ = ("calls", "functions", "large", "single", "which")
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Load:
     ) -> None:
         self.functions, self.which, self.calls = functions, which, calls
         self.single = single
+        self.large: Sequence[Large] = ()
 
     def pack(self) -> bytes:
         """Return it as bytes."""

@@ -37,17 +37,18 @@ import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Load, Ticket, all_plain
+from daskexec._large import Large, LargeObjects
 from daskexec._ledger import IN_HAND, OVER, Call, Job, Ledger, Raised, Stretch, Task
 from daskexec._messages import Line
 from daskexec._patience import Patience
-from daskexec._pickling import FailedArgument, Functions, Unfinished, dump, dump_arguments
+from daskexec._pickling import FailedArgument, Functions, Unfinished, dump
 from daskexec._settling import CHECK, Answer, Settler, like
 from daskexec.futures import DaskFuture
 
@@ -98,6 +99,7 @@ class Dispatcher:
         self._initializer = initializer
         self._max_calls = max_calls
         self._ledger = Ledger(policy)
+        self._large = LargeObjects(executor, self._ledger.newest)  # the dispatcher thread's
         self._settler = Settler(self._ledger, patience or Patience(), self._break)
         self._line: Line | None = None
         self._started = False  # the backend: calls can be sent
@@ -329,6 +331,7 @@ class Dispatcher:
             self._break(like(exc, "the cluster of this executor could not be started"))
         while self._dispatch_some():
             pass
+        self._large.clear()
         with contextlib.suppress(Exception):
             if self._line is not None:
                 self._line.backend.close()
@@ -339,6 +342,7 @@ class Dispatcher:
 
     def _dispatch_some(self) -> bool:
         ledger = self._ledger
+        self._large.tidy()
         with ledger.changed:
             while self._broken is None:
                 tasks = ledger.take()
@@ -346,9 +350,11 @@ class Dispatcher:
                     break
                 if self._stopping and not ledger.pending:
                     return False
-                ledger.wait()
+                if not ledger.wait(self._large.pause):
+                    return True
             else:
                 return False
+        self._large.begin()
         for task in tasks:
             try:
                 if self._broken is None and self._pack(task):
@@ -398,10 +404,12 @@ class Dispatcher:
                     if call.fn is not fn:
                         carried = self._functions.carry(call.fn)
                         fn = call.fn
-                    if carried is None:
-                        blob = dump_arguments((call.fn, call.args, call.kwargs))
-                    else:
-                        blob = dump_arguments((call.args, call.kwargs))
+                    blob, call.large = self._large.dump(
+                        (call.args, call.kwargs)
+                        if carried is not None
+                        else (call.fn, call.args, call.kwargs),
+                        call.future._number,
+                    )
                 except Unfinished as exc:
                     self._park(call, exc.future)
                     continue
@@ -427,7 +435,12 @@ class Dispatcher:
         except BaseException as exc:
             self._settler.fail_items(stretch, exc)
             return False
-        if carried is not None and carried[1] and all_plain(items, single=single):
+        if (
+            carried is not None
+            and carried[1]
+            and all_plain(items, single=single)
+            and not self._large.looks_large(items[:1] if single else list(items[0]))
+        ):
             together = pickle.dumps(items, 5)
             if len(together) > BatchPolicy.BYTES and len(items) > 1:
                 self._packed(task, len(items) // 2, len(together), len(items))
@@ -436,17 +449,21 @@ class Dispatcher:
             self._packed(task, len(items), len(together), len(items))
             return True
         blobs: list[bytes] = []
+        needed: list[Large] = []
         size = 0
         for item in items:
             args = (item,) if single else item
             try:
-                blob = dump_arguments((fn, args, {}) if carried is None else (args, {}))
+                blob, large = self._large.dump(
+                    (fn, args, {}) if carried is None else (args, {}), stretch.job.number
+                )
             except BaseException as exc:
                 if not blobs:
                     self._single_out(task, stretch, exc)
                     return False
                 break  # it comes first next time
             blobs.append(blob)
+            needed += large
             size += len(blob)
             if size > BatchPolicy.BYTES:
                 break
@@ -456,6 +473,7 @@ class Dispatcher:
             task.load.pickled = Load([], [-1] * len(blobs), blobs)
         else:
             task.load.pickled = Load([carried], None, blobs)
+        task.load.pickled.large = _unique(needed)
         return True
 
     def _single_out(self, task: Task, stretch: Stretch, problem: BaseException) -> None:
@@ -504,7 +522,7 @@ class Dispatcher:
             self._stop_after(task),
         )
         try:
-            line.backend.send(ticket, task.options, task.ahead)
+            line.backend.send(ticket, task.options, task.ahead, load.large)
             self._ledger.submitted(task)
         except BaseException as exc:
             if line.backend.alive():
@@ -563,7 +581,13 @@ def _load_of(calls: list[Call]) -> Load:
                 functions.append(carried)
         which.append(index)
     only_one = len(functions) == 1 and not any(which)
-    return Load(functions, None if only_one else which, [call.blob or b"" for call in calls])
+    load = Load(functions, None if only_one else which, [call.blob or b"" for call in calls])
+    load.large = _unique(large for call in calls for large in call.large)
+    return load
+
+
+def _unique(large: Iterable[Large]) -> Sequence[Large]:
+    return list({one.place.key: one for one in large}.values())
 
 
 def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:

@@ -23,13 +23,14 @@ from __future__ import annotations
 import functools
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, Protocol
 
 from daskexec._batching import BatchPolicy
 from daskexec._board import Board
 from daskexec._calls import Load
+from daskexec._large import Large
 from daskexec._messages import Started
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -64,6 +65,7 @@ class Call:
         "function",
         "future",
         "kwargs",
+        "large",
         "options",
         "resent",
         "since",
@@ -83,6 +85,7 @@ class Call:
         self.task: Task | None = None  # while SENT
         self.blob: bytes | None = None  # once pickled
         self.carried: tuple[bytes, bool] | None = None  # its function, where that goes apart
+        self.large: Sequence[Large] = ()  # what the blob refers to
         self.alone = options.alone  # it shares no task
         self.wanted = True  # nobody waits for the workers' word on cancelling it
         self.begun = 0  # earlier attempts that a worker has begun
@@ -108,6 +111,7 @@ class Job(Protocol):
     single: bool
     options: CallOptions
     chunk: int | None
+    number: int | None  # among those of calls; None if items are still to be added
 
     def next_key(self) -> str:
         """Return a key for the next task of this map."""
@@ -254,11 +258,11 @@ class Ledger:
 
     # -- waiting ---------------------------------------------------------------------------
 
-    def wait(self) -> None:
-        """Wait for the next change; with the lock held."""
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the next change; with the lock held. False after `timeout` seconds."""
         self._sleepers += 1
         try:
-            self.changed.wait()
+            return self.changed.wait(timeout)
         finally:
             self._sleepers -= 1
 
@@ -306,6 +310,16 @@ class Ledger:
                 call.alone = True
                 self._hurried.append(call)
                 self.wake()
+
+    def newest(self) -> int:
+        """Return the number of the newest call, or map, that is queued; -1 if none is."""
+        with self.changed:
+            tails = [queue[-1] for queue in self._queues.values() if queue]
+            numbers = (
+                tail.job.number if isinstance(tail, Stretch) else tail.future._number
+                for tail in tails
+            )
+            return max((number for number in numbers if number is not None), default=-1)
 
     def take(self) -> list[Task]:
         """Take in hand what the window has room for, and what cannot wait for room."""
@@ -655,6 +669,7 @@ class Ledger:
         call.stage = OVER
         call.fn = call.args = call.kwargs = call.blob = call.carried = None
         call.task = call.function = None
+        call.large = ()
         call.future._call = None
 
     def forget_unsent(self, call: Call) -> bool:

@@ -21,8 +21,8 @@ from typing import Any, Literal
 
 from daskexec._dispatcher import Dispatcher
 from daskexec._failures import Failure
+from daskexec._frames import load_result
 from daskexec._ledger import Call, Raised, Stretch
-from daskexec._pickling import load
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -48,6 +48,8 @@ class MapJob:
     options : CallOptions
     next_key : callable
         Returns a new key for a task.
+    next_number : callable
+        Returns a new number, of those that calls have.
     make_call : callable
         Returns a call, with a future, for the arguments of an item.
     chunk : int, optional
@@ -64,6 +66,7 @@ class MapJob:
         name: str,
         options: CallOptions,
         next_key: Callable[[], str],
+        next_number: Callable[[], int],
         make_call: Callable[[tuple[Any, ...]], Call],
         *,
         chunk: int | None,
@@ -83,6 +86,7 @@ class MapJob:
         self._calls: list[DaskFuture[Any]] = []  # of items that are calls of their own
         self._stretch = Stretch(self, 0, [])
         first = list(islice(items, buffersize))
+        self.number = next_number() if buffersize is None else None
         self._submit(first)
 
     def make_call(self, item: Any) -> Call:
@@ -198,7 +202,7 @@ def _value(entry: Any, errors: Errors, deadline: float | None) -> Any:
         error = entry.error
     else:
         try:
-            return load(entry)
+            return load_result(entry)
         except Exception as exc:
             error = exc
     if errors == "return":

@@ -7,11 +7,12 @@ another system than Dask needs these six and the methods of `Backend`, no more.
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from daskexec._calls import Outcome, Ticket
+from daskexec._large import Large
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
@@ -79,8 +80,14 @@ class Backend(Protocol):
     def alive(self) -> bool:
         """Tell whether the cluster that this backend began with is still there."""
 
-    def send(self, ticket: Ticket, options: CallOptions, ahead: float = 0.0) -> None:
-        """Have one attempt of a task run; does not block.
+    def send(
+        self,
+        ticket: Ticket,
+        options: CallOptions,
+        ahead: float = 0.0,
+        large: Sequence[Large] = (),
+    ) -> None:
+        """Have one attempt of a task run, with the large objects it needs; does not block.
 
         It goes before those of the same priority that are sent with less of `ahead` (0 to 1).
         """

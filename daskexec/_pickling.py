@@ -31,6 +31,7 @@ import cloudpickle
 __all__ = [
     "PLAIN",
     "PROTOCOL",
+    "ArgumentPickler",
     "FailedArgument",
     "Functions",
     "Unfinished",
@@ -86,7 +87,7 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
         return reduced
 
 
-class _ArgumentPickler(_Pickler):
+class ArgumentPickler(_Pickler):
     """Puts the value of a future in the future's place, however deep it sits."""
 
     def reducer_override(self, obj: Any) -> Any:
@@ -147,7 +148,7 @@ def dump_arguments(obj: Any) -> bytes:
     Exception
         Whatever pickling raises.
     """
-    return _dump(obj, _ArgumentPickler)
+    return _dump(obj, ArgumentPickler)
 
 
 def _dump(obj: Any, thorough: type[_Pickler]) -> bytes:

@@ -29,11 +29,13 @@ from distributed import Status, WorkerPlugin, get_worker
 from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
 from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
+from daskexec._frames import Frames, load_result
 from daskexec._pickling import load, running
 from daskexec._run import Run, run_with_globals
 
 __all__ = [
     "InitializerPlugin",
+    "keep",
     "open_board",
     "relieve",
     "run_task",
@@ -65,9 +67,9 @@ def open_board(path: str) -> None:
     _board = Board(path)
 
 
-def run_task(ticket: Ticket) -> Outcome:
+def run_task(ticket: Ticket, *large: Frames) -> Outcome:
     """Run one task on this worker; the value of the Dask task is the outcome."""
-    run = Run(ticket)
+    run = Run(ticket, large)
     worker = get_worker()
     watch = _Watch(worker, run)
     refusal = _begin(watch)
@@ -326,10 +328,15 @@ def _bar(key: str) -> None:
         _withdrawn.popitem(last=False)
 
 
+def keep(frames: Frames) -> Frames:
+    """Hold a large object, as a task that Dask can run again elsewhere."""
+    return frames
+
+
 def value_of(outcome: Outcome) -> Any:
     """Turn the outcome of a task of one call into its value, for other Dask code."""
     for body in outcome.unpacked():
         if isinstance(body, Failure):
             raise body.load()
-        return load(body)
+        return load_result(body)
     raise RuntimeError(f"the call did not run: {outcome.kind}")

@@ -17,7 +17,8 @@ import pickle
 import time
 from array import array
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ import distributed
 from daskexec._board import PLAIN_KIND, Board, Leave
 from daskexec._calls import Body, Load, Outcome, Ticket, size_of
 from daskexec._failures import Failure
+from daskexec._frames import Frames, dump_result, load_referring
 from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
 
 __all__ = ["Run", "run_with_globals"]
@@ -59,8 +61,11 @@ class Run:
         The task has ended.
     """
 
-    def __init__(self, ticket: Ticket) -> None:
+    def __init__(self, ticket: Ticket, large: Sequence[Frames] = ()) -> None:
         self.ticket = ticket
+        self._load: Callable[[Any], Any] = load
+        if large:
+            self._load = partial(load_referring, large={one.key: one for one in large})
         carried = Load.unpack(ticket.load)
         self._carried, self._which = carried.functions, carried.which
         self._together, self._single = not isinstance(carried.calls, list), carried.single
@@ -126,7 +131,7 @@ class Run:
     def _run_each(self, leave: Leave | None) -> None:
         """Run calls of whatever functions, each unpickled by itself."""
         pop, results, which = self.todo.popleft, self.results, self._which
-        dumps, plain = pickle.dumps, PLAIN
+        dumps, plain, load_call = pickle.dumps, PLAIN, self._load
         index = function = 0
         body: Body
         while True:
@@ -139,17 +144,17 @@ class Run:
                     self._seconds.append(-time.perf_counter())
                     function = which[index]
                 if function < 0:
-                    fn, args, kwargs = load(call)
+                    fn, args, kwargs = load_call(call)
                 else:
                     fn = self._function(function)
-                    args, kwargs = load(call)
+                    args, kwargs = load_call(call)
                 call = None
                 if _is_of_main(fn):
                     value = run_with_globals(fn, args, kwargs)
                 else:
                     value = fn(*args, **kwargs)
                 fn = args = kwargs = None
-                body = dumps(value, PROTOCOL) if type(value) in plain else dump(value)
+                body = dumps(value, PROTOCOL) if type(value) in plain else dump_result(value)
                 value = None
             except BaseException as exc:
                 fn = args = kwargs = value = None

@@ -19,6 +19,7 @@ from typing import Any
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
 from daskexec._failures import Failure
+from daskexec._frames import load_result
 from daskexec._ledger import Call, Ledger, Raised, Stretch, Task
 from daskexec._messages import Done, Failed, Line, Lost, Slow, Started, Threads
 from daskexec._patience import Patience
@@ -331,7 +332,7 @@ def _loaded(
             loaded.append((call.future, None, body.load()))
             continue
         try:
-            loaded.append((call.future, load(body), None))
+            loaded.append((call.future, load_result(body), None))
         except BaseException as exc:
             loaded.append((call.future, None, exc))
     bodies.clear()

@@ -326,6 +326,7 @@ class DaskExecutor(Executor):
             name,
             self._options,
             lambda: f"{name}-{self._id}{next(self._numbers) & 0xFFFFFFFF:08x}0001",
+            lambda: next(self._numbers),
             lambda args: self._call(fn, args, {}),
             chunk=chunksize,
             buffersize=buffersize,
