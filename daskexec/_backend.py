@@ -212,6 +212,11 @@ class DaskBackend:
         """Stop tasks that were not begun; the result says which ones will never run."""
         return self._run(self._withdraw(keys))
 
+    def abandon(self, keys: list[str]) -> None:
+        """Have no further call of some tasks begun: nobody waits for them."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and they with it
+            self._run(self._abandon(keys))
+
     def relieve(
         self, key: str, worker: str, waiting: list[str]
     ) -> concurrent.futures.Future[dict[str, Any]]:
@@ -540,6 +545,9 @@ class DaskBackend:
         if stopped:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
+
+    async def _abandon(self, keys: list[str]) -> None:
+        await self.client.run(_remote.abandon, keys, on_error="return")
 
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answers = await self.client.run(_remote.relieve, key, waiting, workers=[worker])

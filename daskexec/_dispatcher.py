@@ -236,8 +236,12 @@ class Dispatcher:
 
     def cancel_items(self, job: Job) -> None:
         """Begin no further item of a map: what it comes to is of no use any more."""
-        if not self._forked:
-            self._ledger.forget_items(job)
+        if self._forked:
+            return
+        keys = self._ledger.forget_items(job)
+        line = self._line
+        if keys and line is not None and line.backend.alive():
+            line.backend.abandon(keys)
 
     def dask_future(self, future: DaskFuture[Any]) -> Any:
         """Return the cluster's own future for the plain value of the call."""

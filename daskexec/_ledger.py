@@ -111,6 +111,7 @@ class Job(Protocol):
     single: bool
     options: CallOptions
     chunk: int | None
+    cancelled: bool  # nobody waits for its items any more
     number: int | None  # among those of calls; None if items are still to be added
 
     def next_key(self) -> str:
@@ -463,7 +464,9 @@ class Ledger:
     def _queue_again(self, load: list[Call] | Stretch) -> None:
         """Queue what was taken, or sent, ahead of all others."""
         if isinstance(load, Stretch):
-            if load.items:
+            if load.job.cancelled:
+                self.pending -= len(load)
+            elif load.items:
                 self._urgent.appendleft(load)
                 self.queued += len(load)
         else:
@@ -680,9 +683,21 @@ class Ledger:
             self.forget(call)
             return True
 
-    def forget_items(self, job: Job) -> list[Stretch]:
-        """Drop the items of a map that are queued."""
-        return self._drop_queued(lambda entry: isinstance(entry, Stretch) and entry.job is job)[1]
+    def forget_items(self, job: Job) -> list[str]:
+        """Drop the items of a cancelled map that are queued.
+
+        Returns
+        -------
+        list of str
+            Keys of the tasks that are with the scheduler and have items of it.
+        """
+        with self.changed:
+            self._drop_queued(lambda entry: isinstance(entry, Stretch) and entry.job is job)
+            return [
+                task.key
+                for task in self.sent.values()
+                if isinstance(task.load, Stretch) and task.load.job is job
+            ]
 
     def drop_unsent(self, spare: int = 0) -> tuple[list[Call], list[Stretch]]:
         """Drop all that is queued or parked, but for the first `spare` of them."""
@@ -747,6 +762,7 @@ class Ledger:
     def _unsend(self, task: Task) -> None:
         if self.sent.pop(task.key, None) is None:
             return
+        task.load = task.load[:0]  # calls refer to their task: a cycle would outlive both
         self._seconds -= task.seconds
         if not self.sent and not self._in_hand:
             self._seconds = 0.0  # no drift

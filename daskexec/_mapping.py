@@ -82,6 +82,7 @@ class MapJob:
         self._arrived = threading.Condition()
         self._runs: dict[int, tuple[list[Any], bool]] = {}  # by the index of the first item
         self._order: deque[int] = deque()  # those indices, as they came
+        self.cancelled = False
         self._taken = 0  # items taken from the input
         self._calls: list[DaskFuture[Any]] = []  # of items that are calls of their own
         self._stretch = Stretch(self, 0, [])
@@ -121,6 +122,7 @@ class MapJob:
     def cancel(self) -> None:
         """Begin no further item."""
         self._items = None
+        self.cancelled = True
         self._dispatcher.cancel_items(self)
         self._dispatcher.cancel_all(self._calls)
         with self._arrived:
@@ -156,7 +158,8 @@ class MapJob:
                         break
                     self._read_ahead()
         finally:
-            self.cancel()
+            if place < self._taken:
+                self.cancel()
 
     def _read_ahead(self) -> None:
         """Take one more item from the input, now that a result is asked for."""

@@ -95,6 +95,9 @@ class Backend(Protocol):
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
 
+    def abandon(self, keys: list[str]) -> None:
+        """Have no further call of some tasks begun: nobody waits for them; does not block."""
+
     def relieve(
         self, key: str, worker: str, waiting: list[str]
     ) -> concurrent.futures.Future[dict[str, Any]]:

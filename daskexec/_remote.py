@@ -35,6 +35,7 @@ from daskexec._run import Run, run_with_globals
 
 __all__ = [
     "InitializerPlugin",
+    "abandon",
     "keep",
     "open_board",
     "relieve",
@@ -320,6 +321,17 @@ def withdraw(keys: list[str]) -> list[str]:
             else:
                 _bar(key)
     return begun
+
+
+def abandon(keys: list[str]) -> None:
+    """Begin no further call of some tasks."""
+    with _lock:
+        for key in keys:
+            watch = _under_way.get(key)
+            if watch is not None:
+                watch.run.hand_back()
+            elif key not in _begun:
+                _bar(key)
 
 
 def _bar(key: str) -> None:

@@ -40,6 +40,7 @@ class AMap:
     single = True
 
     def __init__(self, chunk: int | None = None) -> None:
+        self.cancelled = False
         self.fn, self.options, self.chunk = abs, CallOptions(), chunk
         self.keys = 0
         self.found: dict[int, list[Any]] = {}
@@ -575,6 +576,20 @@ def test_a_map_nobody_reads_is_dropped() -> None:
     """Dropping the items of one map leaves those of another."""
     one, other = AMap(), AMap()
     ledger = a_ledger([Stretch(one, 0, [0, 1]), Stretch(other, 0, [2]), Stretch(one, 2, [3])])
-    dropped = ledger.forget_items(one)
-    assert [(part.first, part.items) for part in dropped] == [(0, [0, 1]), (2, [3])]
+    assert ledger.forget_items(one) == []
+    assert ledger.pending == ledger.queued == 1
     assert [task.load.items for task in ledger.take()] == [[2]]
+
+
+def test_what_is_handed_back_of_a_dropped_map_is_over() -> None:
+    """Items of a map that nobody reads, once sent, are named, and not queued again."""
+    job = AMap(chunk=3)
+    ledger = a_ledger([Stretch(job, 0, [0, 1, 2])])
+    (task,) = ledger.take()
+    ledger.send(task)
+    job.cancelled = True
+    assert ledger.forget_items(job) == [task.key]
+    ledger.again(task, 1)
+    assert (ledger.queued, ledger.pending) == (0, 1)
+    assert ledger.told(task, 0, 1) == (0, 1)
+    assert ledger.pending == 0

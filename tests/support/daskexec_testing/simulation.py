@@ -83,6 +83,7 @@ class _Map:
     """What the ledger needs to know of a map; its first item is the simulation's `base`-th."""
 
     chunk: int | None = None
+    cancelled: bool = False
     single = True
     name = "map"
 
