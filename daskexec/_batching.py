@@ -111,11 +111,14 @@ class BatchPolicy:
     #: Calls that a mean is taken over, at least.
     FEW = 10
     #: Most calls in a task.
-    MOST = 1 << 15
+    MOST = 1 << 16
     #: Most bytes of arguments, or of results, in a shared task.
     BYTES = float(1 << 20)
     #: Tasks a second that a scheduler and its client get through, all threads together.
     RATE = 1000.0
+    #: Seconds of work below which a backlog is not cut, but for one part for each thread: the
+    #: next task has its own costs, and would come after this one is done.
+    SMALLEST = 0.02
     #: Most tasks for each thread in the window, however short they are.
     DEEPEST = 128
     #: A cluster may grow if more seconds of work than these wait for each thread: Dask's
@@ -207,6 +210,8 @@ class BatchPolicy:
             function.share = 2 if self.sharing == "always" else 1
             return function.share, Share(0, 0.0, 0.0)
         fair = math.ceil(backlog / self.parts(function.mean, backlog, threads))
+        worth = int(self.SMALLEST / max(function.mean, 1e-9))
+        fair = max(fair, min(worth, math.ceil(backlog / max(threads, 1))))
         seconds = self.seconds(function.mean, backlog, threads)
         full = Share(self.MOST, seconds, self.BYTES).room(function)
         if fair < full and tasks >= 2 * max(threads, 1):

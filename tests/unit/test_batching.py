@@ -93,6 +93,8 @@ def test_small_clusters_are_cut_two_a_thread(time: float, backlog: int, workers:
     policy = BatchPolicy()
     if backlog * time >= 2 * workers**2 / policy.RATE:
         fair = math.ceil(backlog / (2 * workers))
+        worth_it = int(policy.SMALLEST / time)  # no smaller, unless each thread gets a part
+        fair = max(fair, min(worth_it, math.ceil(backlog / workers)))
         calls, _ = policy.share(observed(policy, time), backlog, workers, 0)
         assert calls <= max(1, fair)
 
