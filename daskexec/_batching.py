@@ -232,7 +232,7 @@ class BatchPolicy:
     def seconds(self, mean: float, backlog: int, threads: int) -> float:
         """Return how many seconds of work a task is filled up to."""
         each = backlog * mean / max(threads, 1)  # seconds that a thread still has to do
-        return max(self.target, min(self.longest, each / 20), threads / self.RATE)
+        return max(self.target, min(self.longest, each / 8), threads / self.RATE)
 
     # -- the window ------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from distributed.deploy.spec import ProcessInterface
 
 from daskexec._board import Board
 from daskexec._link import SpawnerLink
+from daskexec._spawner import leave_out_meters, leave_out_profile
 
 __all__ = ["ForkCluster"]
 
@@ -171,7 +172,12 @@ class ForkCluster(SpecCluster):
 
 
 class Scheduler(distributed.Scheduler):  # by its name Dask looks things up
-    """One that serves no HTTP."""
+    """One that serves no HTTP, and measures nothing for it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        leave_out_profile()
+        super().__init__(*args, **kwargs)
+        leave_out_meters(self)
 
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Open no port."""

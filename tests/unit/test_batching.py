@@ -103,7 +103,7 @@ def test_quick_calls_of_known_functions_share() -> None:
     """On two threads a task of 1 ms calls has 50 ms of work, with much to do 250 ms."""
     policy = BatchPolicy()
     function = observed(policy, 1e-3)
-    assert policy.share(function, 1000, 2, 0)[0] == 50
+    assert policy.share(function, 500, 2, 0)[0] == 50
     assert policy.share(function, 1_000_000, 2, 0)[0] == 250
 
 
@@ -128,7 +128,7 @@ def test_a_task_has_room_for_other_functions() -> None:
     quick = observed(policy, 1e-3)
     other = policy.known("g")
     policy.observe(other, 2e-3)
-    _, share = policy.share(quick, 1000, 2, 0)
+    _, share = policy.share(quick, 500, 2, 0)
     share.take(quick, 10)
     assert share.room(other) == 20
 
