@@ -33,23 +33,23 @@ from __future__ import annotations
 import concurrent.futures.thread
 import contextlib
 import os
-import pickle
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from daskexec._batching import BatchPolicy
-from daskexec._calls import Load, Ticket, all_plain
-from daskexec._large import Large, LargeObjects
-from daskexec._ledger import IN_HAND, OVER, Call, Job, Ledger, Raised, Stretch, Task
+from daskexec._calls import Ticket
+from daskexec._ledger import Ledger
 from daskexec._messages import Line
+from daskexec._packing import Packer
 from daskexec._patience import Patience
-from daskexec._pickling import FailedArgument, Functions, Unfinished, dump
+from daskexec._pickling import dump
 from daskexec._settling import CHECK, Answer, Settler, like
+from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
 from daskexec.futures import DaskFuture
 
 __all__ = ["Dispatcher"]
@@ -95,12 +95,17 @@ class Dispatcher:
         self._width = width
         self._connect = connect
         self._policy = policy
-        self._functions = Functions()  # used on the dispatcher thread
         self._initializer = initializer
         self._max_calls = max_calls
         self._ledger = Ledger(policy)
-        self._large = LargeObjects(executor, self._ledger.newest)  # the dispatcher thread's
         self._settler = Settler(self._ledger, patience or Patience(), self._break)
+        self._packer = Packer(  # the dispatcher thread's
+            executor,
+            self._ledger,
+            park=self._park,
+            refuse=self._unsendable,
+            refuse_items=self._settler.fail_items,
+        )
         self._line: Line | None = None
         self._started = False  # the backend: calls can be sent
         self._stopping = False
@@ -335,7 +340,7 @@ class Dispatcher:
             self._break(like(exc, "the cluster of this executor could not be started"))
         while self._dispatch_some():
             pass
-        self._large.clear()
+        self._packer.large.clear()
         with contextlib.suppress(Exception):
             if self._line is not None:
                 self._line.backend.close()
@@ -346,7 +351,7 @@ class Dispatcher:
 
     def _dispatch_some(self) -> bool:
         ledger = self._ledger
-        self._large.tidy()
+        self._packer.large.tidy()
         with ledger.changed:
             while self._broken is None:
                 tasks = ledger.take()
@@ -354,14 +359,14 @@ class Dispatcher:
                     break
                 if self._stopping and not ledger.pending:
                     return False
-                if not ledger.wait(self._large.pause):
+                if not ledger.wait(self._packer.large.pause):
                     return True
             else:
                 return False
-        self._large.begin()
+        self._packer.large.begin()
         for task in tasks:
             try:
-                if self._broken is None and self._pack(task):
+                if self._broken is None and self._packer.pack(task):
                     self._send(task)
                     continue
             except BaseException as exc:  # a fault of ours must not become a hang
@@ -384,116 +389,6 @@ class Dispatcher:
                         self._unsendable(call, error)
         self._ledger.put_down(task)
 
-    def _pack(self, task: Task) -> bool:
-        """Pickle what a task carries; False if nothing of it can be sent now."""
-        if isinstance(task.load, Stretch):
-            return self._pack_stretch(task, task.load)
-        return self._pack_calls(task, task.load)
-
-    def _packed(self, task: Task, taken: int, size: int, ready: int) -> None:
-        """Note what was pickled; queue again what is too much for one task."""
-        with self._ledger.changed:
-            self._policy.packed(task.function, size, ready)
-            if taken < len(task.load):
-                self._ledger.put_back(task, taken)
-
-    def _pack_calls(self, task: Task, calls: list[Call]) -> bool:
-        size = ready = done = 0
-        fn: Any = None
-        carried: tuple[bytes, bool] | None = None
-        for call in calls:
-            done += 1
-            if call.blob is None:
-                try:
-                    if call.fn is not fn:
-                        carried = self._functions.carry(call.fn)
-                        fn = call.fn
-                    blob, call.large = self._large.dump(
-                        (call.args, call.kwargs)
-                        if carried is not None
-                        else (call.fn, call.args, call.kwargs),
-                        call.future._number,
-                    )
-                except Unfinished as exc:
-                    self._park(call, exc.future)
-                    continue
-                except FailedArgument as exc:
-                    self._unsendable(call, exc.error)
-                    continue
-                except BaseException as exc:
-                    self._unsendable(call, exc)
-                    continue
-                call.blob, call.carried = blob, carried
-                call.fn = call.args = call.kwargs = None
-            size += len(call.blob)
-            ready += 1
-            if size > BatchPolicy.BYTES:
-                break
-        self._packed(task, done, size, ready)
-        return ready > 0
-
-    def _pack_stretch(self, task: Task, stretch: Stretch) -> bool:
-        fn, items, single = stretch.job.fn, stretch.items, stretch.job.single
-        try:
-            carried = self._functions.carry(fn)
-        except BaseException as exc:
-            self._settler.fail_items(stretch, exc)
-            return False
-        if (
-            carried is not None
-            and carried[1]
-            and all_plain(items, single=single)
-            and not self._large.looks_large(items[:1] if single else list(items[0]))
-        ):
-            together = pickle.dumps(items, 5)
-            if len(together) > BatchPolicy.BYTES and len(items) > 1:
-                self._packed(task, len(items) // 2, len(together), len(items))
-                return self._pack(task)
-            stretch.pickled = Load([carried], None, together, single)
-            self._packed(task, len(items), len(together), len(items))
-            return True
-        blobs: list[bytes] = []
-        needed: list[Large] = []
-        size = 0
-        for item in items:
-            args = (item,) if single else item
-            try:
-                blob, large = self._large.dump(
-                    (fn, args, {}) if carried is None else (args, {}), stretch.job.number
-                )
-            except BaseException as exc:
-                if not blobs:
-                    self._single_out(task, stretch, exc)
-                    return False
-                break  # it comes first next time
-            blobs.append(blob)
-            needed += large
-            size += len(blob)
-            if size > BatchPolicy.BYTES:
-                break
-        self._packed(task, len(blobs), size, len(blobs))
-        assert isinstance(task.load, Stretch)
-        if carried is None:
-            task.load.pickled = Load([], [-1] * len(blobs), blobs)
-        else:
-            task.load.pickled = Load([carried], None, blobs)
-        task.load.pickled.large = _unique(needed)
-        return True
-
-    def _single_out(self, task: Task, stretch: Stretch, problem: BaseException) -> None:
-        """See to the first item of a stretch, which cannot be sent as it is."""
-        if len(stretch) > 1:
-            self._ledger.put_back(task, 1)
-        job, item = stretch.job, stretch.items[0]
-        if isinstance(problem, Unfinished):
-            call = job.make_call(item)
-            call.stage = IN_HAND
-            job.fill(stretch.first, [call.future])
-            self._park(call, problem.future)
-            return
-        error = problem.error if isinstance(problem, FailedArgument) else problem
-        self._settler.fail_items(stretch[:1], error)
-
     def _unsendable(self, call: Call, error: BaseException) -> None:
         """Fail a call in hand, or cancel it if that is what became of its argument."""
         self._ledger.forget(call)
@@ -511,8 +406,7 @@ class Dispatcher:
         if self._broken is not None:
             self._settler.fail(task, self._broken())
             return
-        load = _load_of(task.load) if isinstance(task.load, list) else task.load.pickled
-        assert load is not None
+        load = self._packer.load_of(task)
         ticket = Ticket(
             self.executor,
             task.key,
@@ -564,34 +458,6 @@ class Dispatcher:
             call.future._finish(error=error())
         for stretch in stretches:
             stretch.job.fill(stretch.first, [Raised(error()) for _ in stretch.items])
-
-
-def _load_of(calls: list[Call]) -> Load:
-    """Put pickled calls together, each function once."""
-    functions: list[tuple[bytes, bool]] = []
-    which: list[int] = []
-    last: tuple[bytes, bool] | None = None
-    index = -1
-    for call in calls:
-        carried = call.carried
-        if carried is not last:
-            last = carried
-            if carried is None:
-                index = -1
-            elif carried in functions:
-                index = functions.index(carried)
-            else:
-                index = len(functions)
-                functions.append(carried)
-        which.append(index)
-    only_one = len(functions) == 1 and not any(which)
-    load = Load(functions, None if only_one else which, [call.blob or b"" for call in calls])
-    load.large = _unique(large for call in calls for large in call.large)
-    return load
-
-
-def _unique(large: Iterable[Large]) -> Sequence[Large]:
-    return list({one.place.key: one for one in large}.values())
 
 
 def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:

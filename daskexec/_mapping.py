@@ -22,7 +22,7 @@ from typing import Any, Literal
 from daskexec._dispatcher import Dispatcher
 from daskexec._failures import Failure
 from daskexec._frames import load_result
-from daskexec._ledger import Call, Raised, Stretch
+from daskexec._tasks import Call, Raised, Stretch
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 

@@ -20,10 +20,11 @@ from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
 from daskexec._failures import Failure
 from daskexec._frames import load_result
-from daskexec._ledger import Call, Ledger, Raised, Stretch, Task
+from daskexec._ledger import Ledger
 from daskexec._messages import Done, Failed, Line, Lost, Slow, Started, Threads
 from daskexec._patience import Patience
 from daskexec._pickling import load
+from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
 

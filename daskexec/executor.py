@@ -20,10 +20,10 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 from daskexec import clusters
 from daskexec._batching import BatchPolicy, Sharing
 from daskexec._dispatcher import Dispatcher
-from daskexec._ledger import Call
 from daskexec._mapping import Errors, MapJob
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
+from daskexec._tasks import Call
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 

@@ -10,18 +10,18 @@ import pytest
 
 from daskexec._batching import BatchPolicy
 from daskexec._board import Board
-from daskexec._ledger import (
+from daskexec._ledger import Ledger
+from daskexec._messages import Started
+from daskexec._tasks import (
     IN_HAND,
     OVER,
     PARKED,
     QUEUED,
     SENT,
     Call,
-    Ledger,
     Stretch,
     Task,
 )
-from daskexec._messages import Started
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 

@@ -8,11 +8,12 @@ import pytest
 
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Outcome
-from daskexec._ledger import Call, Ledger, Task
+from daskexec._ledger import Ledger
 from daskexec._messages import Done
 from daskexec._patience import Patience
 from daskexec._pickling import dump
 from daskexec._settling import Settler
+from daskexec._tasks import Call, Task
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 

@@ -31,11 +31,12 @@ from typing import Any
 
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Outcome
-from daskexec._ledger import Call, Ledger, Stretch, Task
+from daskexec._ledger import Ledger
 from daskexec._messages import Done, Line, Slow, Started, Threads
 from daskexec._patience import Patience
 from daskexec._pickling import dump
 from daskexec._settling import Settler
+from daskexec._tasks import Call, Stretch, Task
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 

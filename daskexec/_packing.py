@@ -1,0 +1,202 @@
+"""Pickling what a task carries, on the dispatcher thread. Floor 5.
+
+Each call is pickled alone, so what cannot be pickled fails alone; the items of a map together,
+where nobody can tell. What is too much for one task goes back to the queue; a call that waits for
+a future among its arguments is parked.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from daskexec._batching import BatchPolicy
+from daskexec._calls import Load, all_plain
+from daskexec._large import Large, LargeObjects
+from daskexec._ledger import Ledger
+from daskexec._pickling import FailedArgument, Functions, Unfinished
+from daskexec._tasks import IN_HAND, Call, Stretch, Task
+
+__all__ = ["Packer"]
+
+
+class Packer:
+    """Turns the calls of tasks in hand into bytes. For one thread.
+
+    Parameters
+    ----------
+    executor : str
+        Id of the executor.
+    ledger : Ledger
+    park : callable
+        ``park(call, future)``: the call waits for that future.
+    refuse, refuse_items : callable
+        ``refuse(call, error)`` and ``refuse_items(stretch, error)``: they cannot be sent.
+
+    Attributes
+    ----------
+    large : LargeObjects
+        Those among the arguments.
+    """
+
+    def __init__(
+        self,
+        executor: str,
+        ledger: Ledger,
+        *,
+        park: Callable[[Call, Future[Any]], None],
+        refuse: Callable[[Call, BaseException], None],
+        refuse_items: Callable[[Stretch, BaseException], None],
+    ) -> None:
+        self.large = LargeObjects(executor, ledger.newest)
+        self._functions = Functions()
+        self._ledger = ledger
+        self._park, self._refuse, self._refuse_items = park, refuse, refuse_items
+
+    def pack(self, task: Task) -> bool:
+        """Pickle what a task carries; False if nothing of it can be sent now."""
+        if isinstance(task.load, Stretch):
+            return self._pack_stretch(task, task.load)
+        return self._pack_calls(task, task.load)
+
+    def _packed(self, task: Task, taken: int, size: int, ready: int) -> None:
+        """Note what was pickled; queue again what is too much for one task."""
+        with self._ledger.changed:
+            self._ledger.policy.packed(task.function, size, ready)
+            if taken < len(task.load):
+                self._ledger.put_back(task, taken)
+
+    def _pack_calls(self, task: Task, calls: list[Call]) -> bool:
+        size = ready = done = 0
+        fn: Any = None
+        carried: tuple[bytes, bool] | None = None
+        for call in calls:
+            done += 1
+            if call.blob is None:
+                try:
+                    if call.fn is not fn:
+                        carried = self._functions.carry(call.fn)
+                        fn = call.fn
+                    blob, call.large = self.large.dump(
+                        (call.args, call.kwargs)
+                        if carried is not None
+                        else (call.fn, call.args, call.kwargs),
+                        call.future._number,
+                    )
+                except Unfinished as exc:
+                    self._park(call, exc.future)
+                    continue
+                except FailedArgument as exc:
+                    self._refuse(call, exc.error)
+                    continue
+                except BaseException as exc:
+                    self._refuse(call, exc)
+                    continue
+                call.blob, call.carried = blob, carried
+                call.fn = call.args = call.kwargs = None
+            size += len(call.blob)
+            ready += 1
+            if size > BatchPolicy.BYTES:
+                break
+        self._packed(task, done, size, ready)
+        return ready > 0
+
+    def _pack_stretch(self, task: Task, stretch: Stretch) -> bool:
+        fn, items, single = stretch.job.fn, stretch.items, stretch.job.single
+        try:
+            carried = self._functions.carry(fn)
+        except BaseException as exc:
+            self._refuse_items(stretch, exc)
+            return False
+        if (
+            carried is not None
+            and carried[1]
+            and all_plain(items, single=single)
+            and not self.large.looks_large(items[:1] if single else list(items[0]))
+        ):
+            together = pickle.dumps(items, 5)
+            if len(together) > BatchPolicy.BYTES and len(items) > 1:
+                self._packed(task, len(items) // 2, len(together), len(items))
+                return self.pack(task)
+            stretch.pickled = Load([carried], None, together, single)
+            self._packed(task, len(items), len(together), len(items))
+            return True
+        blobs: list[bytes] = []
+        needed: list[Large] = []
+        size = 0
+        for item in items:
+            args = (item,) if single else item
+            try:
+                blob, large = self.large.dump(
+                    (fn, args, {}) if carried is None else (args, {}), stretch.job.number
+                )
+            except BaseException as exc:
+                if not blobs:
+                    self._single_out(task, stretch, exc)
+                    return False
+                break  # it comes first next time
+            blobs.append(blob)
+            needed += large
+            size += len(blob)
+            if size > BatchPolicy.BYTES:
+                break
+        self._packed(task, len(blobs), size, len(blobs))
+        assert isinstance(task.load, Stretch)
+        if carried is None:
+            task.load.pickled = Load([], [-1] * len(blobs), blobs)
+        else:
+            task.load.pickled = Load([carried], None, blobs)
+        task.load.pickled.large = _unique(needed)
+        return True
+
+    def _single_out(self, task: Task, stretch: Stretch, problem: BaseException) -> None:
+        """See to the first item of a stretch, which cannot be sent as it is."""
+        if len(stretch) > 1:
+            self._ledger.put_back(task, 1)
+        job, item = stretch.job, stretch.items[0]
+        if isinstance(problem, Unfinished):
+            call = job.make_call(item)
+            call.stage = IN_HAND
+            job.fill(stretch.first, [call.future])
+            self._park(call, problem.future)
+            return
+        error = problem.error if isinstance(problem, FailedArgument) else problem
+        self._refuse_items(stretch[:1], error)
+
+    @staticmethod
+    def load_of(task: Task) -> Load:
+        """Return what was pickled for a task, put together."""
+        if isinstance(task.load, Stretch):
+            assert task.load.pickled is not None
+            return task.load.pickled
+        return _load_of(task.load)
+
+
+def _load_of(calls: list[Call]) -> Load:
+    """Put pickled calls together, each function once."""
+    functions: list[tuple[bytes, bool]] = []
+    which: list[int] = []
+    last: tuple[bytes, bool] | None = None
+    index = -1
+    for call in calls:
+        carried = call.carried
+        if carried is not last:
+            last = carried
+            if carried is None:
+                index = -1
+            elif carried in functions:
+                index = functions.index(carried)
+            else:
+                index = len(functions)
+                functions.append(carried)
+        which.append(index)
+    only_one = len(functions) == 1 and not any(which)
+    load = Load(functions, None if only_one else which, [call.blob or b"" for call in calls])
+    load.large = _unique(large for call in calls for large in call.large)
+    return load
+
+
+def _unique(large: Iterable[Large]) -> Sequence[Large]:
+    return list({one.place.key: one for one in large}.values())

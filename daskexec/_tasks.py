@@ -1,0 +1,188 @@
+"""Calls, items of a map, and the tasks that carry them: the ledger's records. Floor 3.
+
+They know nothing and do nothing; the lock of the `daskexec._ledger` that they are in guards them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from daskexec._calls import Load
+from daskexec._large import Large
+from daskexec._messages import Started
+from daskexec.futures import DaskFuture
+from daskexec.options import CallOptions
+
+__all__ = [
+    "IN_HAND",
+    "OVER",
+    "PARKED",
+    "QUEUED",
+    "SENT",
+    "Call",
+    "Job",
+    "Raised",
+    "Stretch",
+    "Task",
+]
+
+QUEUED, IN_HAND, PARKED, SENT, OVER = range(5)
+
+
+class Call:
+    """One user call, from submit until it is settled."""
+
+    __slots__ = (
+        "alone",
+        "args",
+        "begun",
+        "blob",
+        "carried",
+        "fn",
+        "function",
+        "future",
+        "kwargs",
+        "large",
+        "options",
+        "resent",
+        "since",
+        "stage",
+        "suspect",
+        "task",
+        "wanted",
+    )
+
+    def __init__(
+        self, future: DaskFuture[Any], fn: Any, args: Any, kwargs: Any, options: CallOptions
+    ) -> None:
+        self.future, self.fn, self.args, self.kwargs = future, fn, args, kwargs
+        self.options = options
+        self.stage = QUEUED
+        self.function: Any = None  # what the policy knows of it, once it was taken
+        self.task: Task | None = None  # while SENT
+        self.blob: bytes | None = None  # once pickled
+        self.carried: tuple[bytes, bool] | None = None  # its function, where that goes apart
+        self.large: Sequence[Large] = ()  # what the blob refers to
+        self.alone = options.alone  # it shares no task
+        self.wanted = True  # nobody waits for the workers' word on cancelling it
+        self.begun = 0  # earlier attempts that a worker has begun
+        self.resent = 0  # attempts in all, less one
+        self.since: int | None = None  # `Task.since` of an earlier attempt
+        self.suspect = False  # it was there when workers died, more than once
+
+
+class Raised:
+    """What an item of a map came to that ended with an error of this process."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+class Job(Protocol):
+    """What the ledger knows of a map: its iterator takes what its items come to."""
+
+    fn: Any
+    name: str
+    single: bool
+    options: CallOptions
+    chunk: int | None
+    cancelled: bool  # nobody waits for its items any more
+    number: int | None  # among those of calls; None if items are still to be added
+
+    def next_key(self) -> str:
+        """Return a key for the next task of this map."""
+
+    def make_call(self, item: Any) -> Call:
+        """Return an item as a call with a future."""
+
+    def fill(self, first: int, run: list[Any], *, plain: bool = False) -> None:
+        """Take what the items from `first` on came to: `plain` values, or bodies."""
+
+
+class Stretch:
+    """Consecutive items of a map that are at the same stage.
+
+    An item is the only argument of its call, if the job is `single`, or the tuple of all.
+    """
+
+    __slots__ = ("first", "items", "job", "over", "pickled", "since")
+
+    def __init__(self, job: Job, first: int, items: list[Any], since: int | None = None) -> None:
+        self.job, self.first, self.items = job, first, items
+        self.since = since  # `Task.since` of an earlier attempt
+        self.over = False
+        self.pickled: Load | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, part: slice) -> Stretch:
+        first = part.start or 0
+        return Stretch(self.job, self.first + first, self.items[part], self.since)
+
+    def split(self, size: int) -> Stretch:
+        """Take the first `size` items off it, as another stretch."""
+        if size >= len(self.items):
+            head, self.items = self.items, []
+        else:
+            head = self.items[:size]
+            del self.items[:size]
+        taken = Stretch(self.job, self.first, head, self.since)
+        self.first += len(head)
+        return taken
+
+
+class Task:
+    """One attempt to have some calls, or some items of a map, run.
+
+    Results come for the first ones first, and what is handed back is always the last ones:
+    those from `told` to `end` are still the task's.
+    """
+
+    __slots__ = (
+        "ahead",
+        "begun",
+        "end",
+        "function",
+        "key",
+        "load",
+        "mixed",
+        "observed",
+        "options",
+        "seconds",
+        "since",
+        "slot",
+        "slow",
+        "started",
+        "submitted",
+        "told",
+    )
+
+    def __init__(
+        self, load: list[Call] | Stretch, options: CallOptions, function: Any, seconds: float
+    ) -> None:
+        self.load, self.options, self.function, self.seconds = load, options, function, seconds
+        self.key = ""
+        self.slot = -1
+        self.told, self.end = 0, len(load)
+        self.started: Started | None = None
+        self.begun = 0  # workers that have begun it: Dask tries again by itself
+        self.submitted = False  # the backend has it
+        self.slow = False  # a call of it was reported as slow
+        self.mixed = False  # its calls are not all of `function`
+        self.observed = 0.0  # seconds that its calls are known to have taken
+        self.since = 0  # how many tasks had been sent when its first member was sent first
+        self.ahead = 0.0  # of what has the same priority: more, the longer it is on its way
+
+    @property
+    def calls(self) -> list[Call]:
+        """The calls that are still the task's; none of a map's."""
+        return [] if isinstance(self.load, Stretch) else self.load[self.told : self.end]
+
+    @property
+    def suspect(self) -> bool:
+        """Its only call was there when workers died."""
+        return any(call.suspect for call in self.calls[:1])
