@@ -95,8 +95,8 @@ class DaskExecutor(Executor):
 
     Notes
     -----
-    Limits: at most 65,536 calls are with the scheduler at a time; the backlog stays on the
-    client and is limited by memory only.
+    Limits: at most 65,536 Dask tasks are with the scheduler at a time; the backlog stays on the
+    client and is limited by memory only, a few hundred bytes a call.
 
     Every method may be called from any thread. The constructor returns at once where it
     starts a cluster of its own; calls can be submitted while that comes up.
