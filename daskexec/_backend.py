@@ -6,13 +6,13 @@ coroutines on the client's own event loop; its public methods may be called from
 return at once. What it reports goes through one function (``report``), which must not block:
 the dispatcher hands in ``SimpleQueue.put``.
 
-Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`):
+Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`, large
+objects are for `daskexec._placing`):
 
-- ``Client``: ``submit``, ``scatter``, ``replicate``, ``rpc``, ``generation``, ``gather``,
-  ``cancel``, ``run``, ``nthreads``, ``register_plugin``, ``unregister_worker_plugin``,
-  ``subscribe_topic``, ``unsubscribe_topic``, ``amm.stop``, ``futures``, ``loop``, ``status``,
-  ``id``, ``scheduler.identity``, ``scheduler.who_has``; ``scheduler_comm`` to notice a lost
-  connection at once.
+- ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``nthreads``,
+  ``register_plugin``, ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
+  ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
+  ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._gather_future``, to get rid of one that was cancelled.
 - ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
@@ -28,18 +28,18 @@ import contextlib
 import pickle
 import threading
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
-import dask.config
 from distributed import Client
 from distributed.scheduler import KilledWorker
 from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
-from daskexec._large import Large, Place
+from daskexec._large import Large
 from daskexec._messages import Done, Failed, Lost, Slow, Started, Threads
+from daskexec._placing import Placing, without_size_warning
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
@@ -71,22 +71,6 @@ class _Need:
         self.losses = 0  # attempts that Dask forgot, since a large object was lost
 
 
-class _Placed:
-    """What the cluster has of a large object. Lives on the client's loop."""
-
-    __slots__ = ("attempts", "copies", "future", "lock")
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.future: RemoteFuture | None = None
-        self.copies = 0  # workers that have it, at least when last asked for
-        self.attempts = 0
-
-    @property
-    def lost(self) -> bool:
-        return self.future is None or self.future.status in ("cancelled", "lost", "error")
-
-
 class DaskBackend:
     """One executor's line to one Dask client.
 
@@ -113,8 +97,6 @@ class DaskBackend:
     AFTER_DEATH = 0.1
     #: Transfers of results that may be under way at the same time.
     TRANSFERS = 4
-    #: Seconds in which a worker must answer for large objects to be sent to workers directly.
-    REACH = 3.0
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
@@ -141,11 +123,7 @@ class DaskBackend:
         self._fresh: list[RemoteFuture] = []
         self._spent: list[RemoteFuture] = []
         self._needs: dict[str, _Need] = {}
-        # Dask forgets an object when the last reference to its place goes.
-        self._places: weakref.WeakKeyDictionary[Place, _Placed] = weakref.WeakKeyDictionary()
-        self._reachable = direct  # the workers, by this client; None: not tried yet
-        self._workers = 0
-        self._places_kept = False
+        self._placing = Placing(client, executor, self.alive, direct, coming)
         self._transfers = 0
         self._fetching: set[Any] = set()
         self._lost = False
@@ -193,7 +171,7 @@ class DaskBackend:
         ahead: float,
         large: Iterable[RemoteFuture] = (),
     ) -> RemoteFuture:
-        with _without_size_warning(len(ticket.load)):
+        with without_size_warning(len(ticket.load)):
             future = self.client.submit(
                 _remote.run_task,
                 ticket,
@@ -298,7 +276,7 @@ class DaskBackend:
             threads = await self.client.nthreads(asynchronous=True)
         except (OSError, AttributeError, RuntimeError):
             return  # the connection is going; the pulse will see it
-        self._workers = len(threads)
+        self._placing.workers = len(threads)
         self._report(Threads(max(least, sum(threads.values()))))
 
     async def _identity(self) -> Any:
@@ -348,7 +326,9 @@ class DaskBackend:
         """Bring a ticket's large objects to the cluster, then submit it."""
         key = need.ticket.key
         try:
-            need.placed = [await self._place(large) for large in need.large]
+            need.placed = [
+                await self._placing.place(large, self._tasks_with(large)) for large in need.large
+            ]
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
             future = self._submit(need.ticket, need.options, need.ahead, need.placed)
@@ -361,71 +341,8 @@ class DaskBackend:
             return
         self._watch(future)
 
-    async def _place(self, large: Large) -> RemoteFuture:
-        """Have a large object on as many workers as there are tasks that need it.
-
-        Dask runs a task where its dependencies are. With one copy only all tasks would queue
-        for the worker that has it.
-        """
-        placed = self._places.get(large.place)
-        if placed is None:
-            placed = self._places[large.place] = _Placed()
-        async with placed.lock:
-            for attempt in range(4):
-                if not placed.lost:
-                    break
-                try:
-                    await self._scatter(placed, large)
-                except (OSError, asyncio.TimeoutError):  # a worker that was there has gone
-                    if attempt == 3 or not self.alive():
-                        raise
-                    await asyncio.sleep(self.AFTER_DEATH)
-            tasks = sum(large in need.large for need in self._needs.values())
-            wanted = min(tasks, self._workers)
-            future = placed.future
-            if wanted > placed.copies and future is not None and future.status == "finished":
-                with contextlib.suppress(OSError, asyncio.TimeoutError):  # a worker has gone
-                    await self.client.replicate([future], n=wanted, asynchronous=True)
-                placed.copies = wanted
-            return future
-
-    async def _scatter(self, placed: _Placed, large: Large) -> None:
-        placed.attempts += 1
-        key = f"{large.place.key}-{self.executor}-{placed.attempts}"
-        workers = await self.client.nthreads(asynchronous=True)
-        while not workers and self._coming and self.alive():
-            await asyncio.sleep(0.02)
-            workers = await self.client.nthreads(asynchronous=True)
-        self._workers = len(workers)
-        if not workers:
-            # Some will come, when the scheduler sees that there is work: until then the
-            # scheduler has to keep the object.
-            with _without_size_warning(large.place.size):
-                placed.future = self.client.submit(_remote.keep, large.frames, key=key, pure=False)
-            placed.copies = 1
-            return
-        if not self._places_kept:
-            self._places_kept = True
-            if self._direct:  # a cluster of ours: Dask drops no copy that is idle for a moment
-                with contextlib.suppress(Exception):
-                    await self.client.amm.stop()
-        if self._reachable is None:
-            self._reachable = await self._reach(next(iter(workers)))
-        futures = await self.client.scatter(
-            {key: large.frames}, direct=self._reachable, hash=False, asynchronous=True
-        )
-        placed.future, placed.copies = futures[key], 1
-
-    async def _reach(self, address: str) -> bool:
-        """Tell whether this process can talk to a worker without the scheduler's help."""
-        worker = self.client.rpc(address)
-        try:
-            await asyncio.wait_for(worker.identity(), self.REACH)
-        except Exception:
-            return False
-        finally:
-            await worker.close_rpc()
-        return True
+    def _tasks_with(self, large: Large) -> int:
+        return sum(large in need.large for need in self._needs.values())
 
     async def _supply_again(self, future: RemoteFuture) -> bool:
         """Send a task again that Dask forgot since a large object it needs was lost.
@@ -442,9 +359,7 @@ class DaskBackend:
         lost = {key for key in keys if not owners.get(key)}
         if not lost:
             return False
-        for placed in list(self._places.values()):
-            if placed.future is not None and placed.future.key in lost:
-                placed.future = None
+        self._placing.lost(lost)
         self._futures.pop(future.key, None)
         future.release()
         while future.key in self.client.futures:  # or the next one would be born cancelled
@@ -587,10 +502,7 @@ class DaskBackend:
             future.release()
         self._futures.clear()
         self._needs.clear()
-        for placed in list(self._places.values()):
-            if placed.future is not None:
-                placed.future.release()
-        self._places.clear()
+        self._placing.clear()
         self._release()
         if self._plugin is not None and self.client.status == "running":
             await self.client.unregister_worker_plugin(self._plugin)
@@ -599,19 +511,6 @@ class DaskBackend:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-_config_lock = threading.Lock()  # dask.config.set is not safe from several threads
-
-
-@contextlib.contextmanager
-def _without_size_warning(size: int) -> Iterator[None]:
-    """Send a large argument without Dask's advice on graphs: its user has made no graph."""
-    if size < 1 << 20:
-        yield
-        return
-    with _config_lock, dask.config.set({"distributed.admin.large-graph-warning-threshold": "1PB"}):
-        yield
 
 
 class _Hub:

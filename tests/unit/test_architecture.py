@@ -37,6 +37,7 @@ FLOORS = {
     "_spawner": 5,
     "_local": 6,
     "_packing": 5,
+    "_placing": 5,
     "_settling": 5,
     "clusters": 7,
     "_dispatcher": 6,
