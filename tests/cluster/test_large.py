@@ -323,7 +323,7 @@ def test_memory_is_given_back() -> None:
     """When the object is gone the workers do not hold it any longer, nor does the client."""
     with DaskExecutor(2) as executor:
         client = client_of(executor)
-        cache = executor._dispatcher._large
+        cache = executor._dispatcher._packer.large
         for make in (lambda: bytearray(SIZE), lambda: bytes(SIZE), lambda: Table(SIZE // 16)):
             data: Any = make()
             futures = [executor.submit(large.pid_of, data, i) for i in range(10)]
