@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import concurrent.futures.thread
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -47,10 +48,11 @@ from daskexec._ledger import Ledger
 from daskexec._messages import Line
 from daskexec._packing import Packer
 from daskexec._patience import Patience
-from daskexec._pickling import dump
+from daskexec._pickling import dump, function_name, running
 from daskexec._settling import CHECK, Answer, Settler, like
 from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
 from daskexec.futures import DaskFuture
+from daskexec.options import CallOptions
 
 __all__ = ["Dispatcher"]
 
@@ -96,6 +98,7 @@ class Dispatcher:
         self._connect = connect
         self._policy = policy
         self._initializer = initializer
+        self._numbers = itertools.count()
         self._max_calls = max_calls
         self._ledger = Ledger(policy)
         self._settler = Settler(self._ledger, patience or Patience(), self._break)
@@ -122,7 +125,43 @@ class Dispatcher:
 
     # -- the executor's side ---------------------------------------------------------------
 
-    def submit(self, entry: Call | Stretch) -> None:
+    def submit(self, fn: Any, args: Any, kwargs: Any, options: CallOptions) -> DaskFuture[Any]:
+        """Take over a call and return its future.
+
+        Raises RuntimeError or BrokenExecutor when it cannot be run.
+        """
+        self.give_way()
+        call = self.make_call(fn, args, kwargs, options)
+        future = call.future
+        self.enter(call)
+        return future
+
+    def give_way(self) -> None:
+        """Within a call on a worker: give its thread back, for it will wait for others."""
+        give_thread_back = getattr(running, "give_thread_back", None)
+        if give_thread_back is not None:
+            give_thread_back()
+
+    def make_call(self, fn: Any, args: Any, kwargs: Any, options: CallOptions) -> Call:
+        """Return a call with its future; nothing of it has been submitted."""
+        future: DaskFuture[Any] = DaskFuture(self.name_of(fn, options), next(self._numbers), self)
+        future._call = call = Call(future, fn, args, kwargs, options)
+        return call
+
+    @staticmethod
+    def name_of(fn: Any, options: CallOptions) -> str:
+        """Return what Dask calls the tasks of a function."""
+        return options.name or function_name(fn).strip("<>")
+
+    def next_number(self) -> int:
+        """Return a new number, of those that calls have."""
+        return next(self._numbers)
+
+    def next_key(self, name: str) -> str:
+        """Return a new key for a task of no call."""
+        return f"{name}-{self.executor}{next(self._numbers) & 0xFFFFFFFF:08x}0001"
+
+    def enter(self, entry: Call | Stretch) -> None:
         """Take over a call, or items of a map.
 
         Raises RuntimeError or BrokenExecutor when it cannot be run.

@@ -43,15 +43,7 @@ class MapJob:
     fn : callable
     iterables : tuple of iterable
         The arguments of each call are the items of these, taken in step.
-    name : str
-        What the function is called, for people.
     options : CallOptions
-    next_key : callable
-        Returns a new key for a task.
-    next_number : callable
-        Returns a new number, of those that calls have.
-    make_call : callable
-        Returns a call, with a future, for the arguments of an item.
     chunk : int, optional
         Items in a task: multiples of it, when given.
     buffersize : int, optional
@@ -63,17 +55,14 @@ class MapJob:
         dispatcher: Dispatcher,
         fn: Callable[..., Any],
         iterables: tuple[Iterable[Any], ...],
-        name: str,
         options: CallOptions,
-        next_key: Callable[[], str],
-        next_number: Callable[[], int],
-        make_call: Callable[[tuple[Any, ...]], Call],
         *,
         chunk: int | None,
         buffersize: int | None,
     ) -> None:
-        self.fn, self.name, self.options, self.chunk = fn, name, options, chunk
-        self.next_key, self._make_call = next_key, make_call
+        dispatcher.give_way()
+        self.fn, self.options, self.chunk = fn, options, chunk
+        self.name = dispatcher.name_of(fn, options)
         self._dispatcher = dispatcher
         self.single = len(iterables) == 1
         # No tuple for each item where it is not needed: there may be millions of them.
@@ -87,12 +76,17 @@ class MapJob:
         self._calls: list[DaskFuture[Any]] = []  # of items that are calls of their own
         self._stretch = Stretch(self, 0, [])
         first = list(islice(items, buffersize))
-        self.number = next_number() if buffersize is None else None
+        self.number = dispatcher.next_number() if buffersize is None else None
         self._submit(first)
 
     def make_call(self, item: Any) -> Call:
         """Return an item as a call with a future."""
-        return self._make_call((item,) if self.single else item)
+        args = (item,) if self.single else item
+        return self._dispatcher.make_call(self.fn, args, {}, self.options)
+
+    def next_key(self) -> str:
+        """Return a key for the next task of this map."""
+        return self._dispatcher.next_key(self.name)
 
     def _submit(self, items: list[Any]) -> None:
         if self.options.retries:  # of one item, not of those that it shares a task with
@@ -101,11 +95,11 @@ class MapJob:
                 self._calls.append(call.future)
                 self.fill(self._taken, [call.future])
                 self._taken += 1
-                self._dispatcher.submit(call)
+                self._dispatcher.enter(call)
         elif items:
             self._stretch = Stretch(self, self._taken, items)
             self._taken += len(items)
-            self._dispatcher.submit(self._stretch)
+            self._dispatcher.enter(self._stretch)
 
     def fill(self, first: int, run: list[Any], *, plain: bool = False) -> None:
         """Take what the items from `first` on came to: bodies, `Raised` or futures.

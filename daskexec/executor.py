@@ -6,9 +6,7 @@ The stdlib's interface, checked arguments, and nothing else: the work is the dis
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import os
-import secrets
 import sys
 import threading
 import weakref
@@ -17,13 +15,10 @@ from concurrent.futures import Executor
 from time import monotonic
 from typing import Any, Literal, ParamSpec, TypeVar, overload
 
+# The dispatcher and what it needs are imported when the first executor is made: the process
+# that starts the workers, which a first result waits for, is started before.
 from daskexec import clusters
 from daskexec._batching import BatchPolicy, Sharing
-from daskexec._dispatcher import Dispatcher
-from daskexec._mapping import Errors, MapJob
-from daskexec._patience import Patience
-from daskexec._pickling import dump, function_name, running
-from daskexec._tasks import Call
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -144,10 +139,10 @@ class DaskExecutor(Executor):
                     )
         blob = None
         if initializer is not None:
-            blob = dump((initializer, tuple(initargs)))
+            from daskexec._pickling import dump
 
-        self._id = secrets.token_hex(10)
-        self._numbers = itertools.count()
+            blob = dump((initializer, tuple(initargs)))
+        self._id = os.urandom(10).hex()
         self._options = _DEFAULTS
         self._base: DaskExecutor | None = None  # of a view: keeps it from being collected
         # A worker process that is to end after some calls is not given many at a time.
@@ -166,6 +161,10 @@ class DaskExecutor(Executor):
             self._client = client
             self._max_workers = max_workers or max(1, clusters.threads_of(client))
             connect = clusters.shared(self._id, client, close)
+
+        from daskexec._dispatcher import Dispatcher
+        from daskexec._patience import Patience
+
         self._dispatcher = Dispatcher(
             connect,
             self._id,
@@ -214,23 +213,8 @@ class DaskExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")
-        give_thread_back = getattr(running, "give_thread_back", None)
-        if give_thread_back is not None:
-            give_thread_back()
-        call = self._call(fn, args, kwargs)
-        future: DaskFuture[T] = call.future
-        self._dispatcher.submit(call)
+        future: DaskFuture[T] = self._dispatcher.submit(fn, args, kwargs, self._options)
         return future
-
-    def _call(self, fn: Any, args: Any, kwargs: Any) -> Call:
-        future: DaskFuture[Any] = DaskFuture(
-            self._task_name(fn), next(self._numbers), self._dispatcher
-        )
-        future._call = call = Call(future, fn, args, kwargs, self._options)
-        return call
-
-    def _task_name(self, fn: Any) -> str:
-        return self._options.name or function_name(fn).strip("<>")
 
     @overload
     def map(
@@ -264,7 +248,7 @@ class DaskExecutor(Executor):
         chunksize: int | None = None,
         buffersize: int | None = None,
         ordered: bool = True,
-        errors: Errors = "raise",
+        errors: Literal["raise", "return"] = "raise",
     ) -> Iterator[Any]:
         """Yield ``fn(*items)`` for the items of the iterables taken in step.
 
@@ -314,20 +298,15 @@ class DaskExecutor(Executor):
         if errors not in ("raise", "return"):
             raise ValueError(f"errors must be 'raise' or 'return', not {errors!r}")
         self._dispatcher.check_open()
-        give_thread_back = getattr(running, "give_thread_back", None)
-        if give_thread_back is not None:
-            give_thread_back()
         deadline = None if timeout is None else monotonic() + timeout
-        name = self._task_name(fn)
+
+        from daskexec._mapping import MapJob
+
         job = MapJob(
             self._dispatcher,
             fn,
             iterables,
-            name,
             self._options,
-            lambda: f"{name}-{self._id}{next(self._numbers) & 0xFFFFFFFF:08x}0001",
-            lambda: next(self._numbers),
-            lambda args: self._call(fn, args, {}),
             chunk=chunksize,
             buffersize=buffersize,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import logging
@@ -232,6 +231,8 @@ class DaskFuture(concurrent.futures.Future[T]):
         return self._canceller.dask_future(self)
 
     def __await__(self) -> Generator[Any, None, T]:
+        import asyncio  # not before somebody awaits: it takes as long to import as all the rest
+
         return asyncio.wrap_future(self).__await__()
 
 
