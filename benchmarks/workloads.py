@@ -122,8 +122,8 @@ def in_main(turn: Turn) -> None:
 
 def grain(turn: Turn) -> None:
     """Calls of 1, 10 and 100 ms of CPU time, by submit."""
-    for key, seconds, n in (("ms1", 1e-3, 2_000), ("ms10", 1e-2, 300), ("ms100", 0.1, 40)):
-        n = turn.count(n, n // 2 if seconds < 1e-2 else n, least=2 * turn.width)
+    for key, seconds, n in (("ms1", 1e-3, 10_000), ("ms10", 1e-2, 1_000), ("ms100", 0.1, 100)):
+        n = turn.count(n, n // 10 if seconds < 1e-2 else n // 2, least=2 * turn.width)
         begin = time.perf_counter()
         used = sum(turn.adapter.gather([turn.adapter.submit(busy, seconds) for _ in range(n)]))
         turn.figures(**{key: used / (turn.width * (time.perf_counter() - begin)) * 100})
