@@ -166,15 +166,16 @@ class BatchPolicy:
         """Take note that `calls` calls took `seconds` and gave `received` bytes together."""
         if calls < 1:
             return
+        before = function.calls
         function.calls += calls
         self._calls += calls
         each = seconds / calls
         if function.mean is None:
             function.mean, function.received = each, received / calls
             return
-        # As many calls count as make up a task, so that a few that had to wait for a core do
+        # As many earlier calls count as make up a task, so that a few that had to wait for a core do
         # not pass for many; but a call that took longer than a task is believed at once.
-        usual = max(self.FEW, self.target / max(function.mean, 1e-9))
+        usual = min(before, max(self.FEW, self.target / max(function.mean, 1e-9)))
         weight = max(calls / (calls + usual), seconds / (seconds + 4 * self.target))
         function.mean += weight * (each - function.mean)
         function.received += weight * (received / calls - function.received)

@@ -249,8 +249,10 @@ def relieve(key: str, waiting: list[str], dask_worker: Any = None) -> dict[str, 
     if watch is not None:
         run = watch.run
         if run.ticket.stop_after != float("inf"):
-            answer["begun"] = run.calls - run.hand_back()
-        answer["outcome"] = run.outcome(watch.told)
+            run.hand_back()
+        outcome = answer["outcome"] = run.outcome(watch.told)
+        if not run.todo:  # also if it was handed back before: the running one is the last
+            answer["begun"] = min(run.calls, outcome.first + outcome.count + 1)
         watch.told += answer["outcome"].count
     return answer
 

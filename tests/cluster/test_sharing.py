@@ -115,6 +115,20 @@ def test_a_slow_call_holds_up_nobody(executor: DaskExecutor, gates: Gates) -> No
     assert slow.result(LIMIT) is True
 
 
+def test_a_slow_call_in_a_task_that_takes_too_long(executor: DaskExecutor, gates: Gates) -> None:
+    """The same when the task was ended for its calls take longer than they used to."""
+    list(executor.map(calls.nap_or, [0.0] * 500))
+    started, release = gates.gate(), gates.gate()
+    futures = [executor.submit(calls.nap_or, 0.001) for _ in range(500)]
+    slow = executor.submit(calls.nap_or, 0.0, started, release)
+    futures += [executor.submit(calls.nap_or, 0.001) for _ in range(500)]
+    _, pending = wait(futures, timeout=LIMIT)
+    assert not pending
+    assert not slow.done()
+    release.open()
+    assert slow.result(LIMIT) == 0.0
+
+
 def test_slow_calls_everywhere(executor: DaskExecutor) -> None:
     """A function that is quick mostly, and slow at times, runs each call once."""
     naps = [0.25 if i % 97 == 0 else 0.0 for i in range(1000)]

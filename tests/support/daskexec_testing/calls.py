@@ -86,6 +86,13 @@ def quick_or(value: Any, mine: Gate | None = None, other: Gate | None = None) ->
     return value
 
 
+def nap_or(seconds: float, mine: Gate | None = None, other: Gate | None = None) -> float:
+    """Sleep; or, given gates, end only when the other one is open."""
+    quick_or(seconds, mine, other)
+    time.sleep(seconds)
+    return seconds
+
+
 def quick_or_of(args: tuple[Any, ...]) -> Any:
     return quick_or(*args)
 
