@@ -116,6 +116,8 @@ class BatchPolicy:
     BYTES = float(1 << 20)
     #: Tasks a second that a scheduler and its client get through, all threads together.
     RATE = 1000.0
+    #: Seconds that a task costs everyone together: less work than that is not cut at all.
+    COST = 0.003
     #: Seconds of work below which a backlog is not cut, but for one part for each thread: the
     #: next task has its own costs, and would come after this one is done.
     SMALLEST = 0.02
@@ -213,6 +215,7 @@ class BatchPolicy:
         fair = math.ceil(backlog / self.parts(function.mean, backlog, threads))
         worth = int(self.SMALLEST / max(function.mean, 1e-9))
         fair = max(fair, min(worth, math.ceil(backlog / max(threads, 1))))
+        fair = max(fair, min(backlog, int(self.COST / max(function.mean, 1e-9))))
         seconds = self.seconds(function.mean, backlog, threads)
         full = Share(self.MOST, seconds, self.BYTES).room(function)
         if fair < full and tasks >= 2 * max(threads, 1):
