@@ -175,8 +175,8 @@ class BatchPolicy:
         if function.mean is None:
             function.mean, function.received = each, received / calls
             return
-        # As many earlier calls count as make up a task, so that a few that had to wait for a core do
-        # not pass for many; but a call that took longer than a task is believed at once.
+        # As many earlier calls count as make up a task, so that a few that had to wait for a
+        # core do not pass for many; but one that took longer than a task is believed at once.
         usual = min(before, max(self.FEW, self.target / max(function.mean, 1e-9)))
         weight = max(calls / (calls + usual), seconds / (seconds + 4 * self.target))
         function.mean += weight * (each - function.mean)
