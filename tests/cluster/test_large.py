@@ -345,13 +345,11 @@ def test_objects_for_one_call_each() -> None:
 
 
 def test_a_thousand_calls(executor: DaskExecutor) -> None:
-    """With 20 MB each: 40 MB cross the wire, and it takes seconds."""
+    """With 20 MB each: 40 MB cross the wire."""
     data = bytes(20 * MIB)
-    start = time.monotonic()
     with at_most(executor, 1.2 * 2 * len(data)):
         futures = [executor.submit(large.first, data, i) for i in range(1000)]
         assert [f.result(LIMIT) for f in futures] == [(0, i) for i in range(1000)]
-    assert time.monotonic() - start < 20
 
 
 def test_foreign_cluster(capfd: pytest.CaptureFixture[str]) -> None:
