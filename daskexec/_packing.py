@@ -88,11 +88,8 @@ class Packer:
                 except Unfinished as exc:
                     self._park(call, exc.future)
                     continue
-                except FailedArgument as exc:
-                    self._refuse(call, exc.error)
-                    continue
                 except BaseException as exc:
-                    self._refuse(call, exc)
+                    self._refuse(call, _cause(exc))
                     continue
                 call.blob, call.carried = blob, carried
                 call.fn = call.args = call.kwargs = None
@@ -162,8 +159,7 @@ class Packer:
             job.fill(stretch.first, [call.future])
             self._park(call, problem.future)
             return
-        error = problem.error if isinstance(problem, FailedArgument) else problem
-        self._refuse_items(stretch[:1], error)
+        self._refuse_items(stretch[:1], _cause(problem))
 
     @staticmethod
     def load_of(task: Task) -> Load:
@@ -172,6 +168,11 @@ class Packer:
             assert task.load.pickled is not None
             return task.load.pickled
         return _load_of(task.load)
+
+
+def _cause(problem: BaseException) -> BaseException:
+    """Return what a call fails with that could not be pickled."""
+    return problem.error if isinstance(problem, FailedArgument) else problem
 
 
 def _load_of(calls: list[Call]) -> Load:

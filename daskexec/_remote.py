@@ -253,7 +253,7 @@ def relieve(key: str, waiting: list[str], dask_worker: Any = None) -> dict[str, 
         outcome = answer["outcome"] = run.outcome(watch.told)
         if not run.todo:  # also if it was handed back before: the running one is the last
             answer["begun"] = min(run.calls, outcome.first + outcome.count + 1)
-        watch.told += answer["outcome"].count
+        watch.told += outcome.count
     return answer
 
 
