@@ -33,6 +33,8 @@ LIMIT = 5.0
 class Theirs:
     """``Client.get_executor()`` on a LocalCluster of processes."""
 
+    rounds = 300  # of an attempt that breaks now and then; the first break ends it
+
     def __init__(self) -> None:
         self._clusters: dict[int, tuple[Any, Any]] = {}
 
@@ -102,6 +104,8 @@ def make():
 
 class Ours(Theirs):
     """``DaskExecutor``, on workers of its own or, where a test says so, on a client's."""
+
+    rounds = 25
 
     def __init__(self) -> None:
         super().__init__()
@@ -206,7 +210,7 @@ def test_03_results_that_do_not_travel_fail(side: Side) -> None:
 def test_04_cancel_racing_with_the_finish_ends(side: Side) -> None:
     """Futures cancelled while they finish wake wait() all the same."""
     executor = side.executor()
-    for _ in range(25):  # each is a matter of chance
+    for _ in range(side.rounds):  # each is a matter of chance
         futures = [executor.submit(calls.identity, object()) for _ in range(100)]
         for share in (0.2, 0.4, 0.6, 0.8):
             wait(futures[: int(100 * share)], timeout=0.05)
