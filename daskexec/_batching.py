@@ -10,8 +10,10 @@ Sharing
     never ran yet gets a task for each call: nothing is known of it, and a call of a minute
     must not hold up its neighbours. Nor may sharing leave a worker idle: a task takes no more
     than the backlog would give each thread in two rounds. With seconds of work in the backlog
-    the target grows with it, up to `longest`: results come in larger lumps, since they come
-    for a long time.
+    the target grows with it, up to `long`: results come in larger lumps, since they come for a
+    long time. It grows further, up to `longest`, for a function whose tasks have all taken about
+    as long as expected: who knows how long a second task will be loses nothing by a longer one.
+    One that took a quarter longer makes the function a new one in this.
 
     All tasks go through one scheduler, `RATE` a second. With tasks of a second it keeps so many
     threads busy, with shorter ones fewer. So on a large cluster tasks are longer, a millisecond
@@ -53,11 +55,12 @@ Sharing = Literal["auto", "always", "never"]
 class _Function:
     """What is known of one function: means of its calls, and counts."""
 
-    __slots__ = ("calls", "mean", "name", "received", "sent", "share", "tasks")
+    __slots__ = ("calls", "mean", "name", "received", "sent", "share", "steady", "tasks")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.mean: float | None = None  # seconds
+        self.steady = 0.0  # seconds of work since a task took much longer than expected
         self.sent = self.received = 0.0  # bytes
         self.calls = self.tasks = 0
         self.share = 1  # calls that its last task was meant to take
@@ -104,8 +107,9 @@ class BatchPolicy:
         ``adaptive.target-duration`` (5 s).
     limit : int, optional
         Most tasks in the window altogether: ``max_workers`` on a shared cluster.
-    target, longest : float
-        Seconds of work that a task is filled up to, with a small and with a large backlog.
+    target, long, longest : float
+        Seconds of work that a task is filled up to: with a small backlog, with a large one, and
+        with a large one of a function whose run times are steady.
     """
 
     #: Calls that a mean is taken over, at least.
@@ -130,6 +134,10 @@ class BatchPolicy:
     SLOW = 0.1
     #: A call is slow, and a task is ended, after this many times what was expected of it.
     PATIENCE = 4.0
+    #: A task that takes this many times what was expected, and half a `target` more, is a surprise.
+    SURPRISE = 1.25
+    #: A function is steady for a task if it has done as many times its work without a surprise.
+    STEADY = 8.0
     #: Functions that are remembered.
     REMEMBERED = 1000
 
@@ -140,12 +148,13 @@ class BatchPolicy:
         ahead: float = 0.5,
         limit: int | None = None,
         target: float = 0.05,
-        longest: float = 0.25,
+        long: float = 0.25,
+        longest: float = 1.0,
     ) -> None:
         if sharing not in get_args(Sharing):
             raise ValueError(f"sharing must be one of {get_args(Sharing)}, not {sharing!r}")
         self.sharing, self.ahead, self.limit = sharing, ahead, limit
-        self.target, self.longest = target, longest
+        self.target, self.long, self.longest = target, long, max(long, longest)
         self._functions: OrderedDict[Hashable, _Function] = OrderedDict()
         self._calls = self._tasks = 0
 
@@ -175,6 +184,9 @@ class BatchPolicy:
         if function.mean is None:
             function.mean, function.received = each, received / calls
             return
+        expected = function.mean * calls
+        surprise = seconds > self.SURPRISE * expected + self.target * 1
+        function.steady = 0.0 if surprise else function.steady + seconds
         # As many earlier calls count as make up a task, so that a few that had to wait for a
         # core do not pass for many; but one that took longer than a task is believed at once.
         usual = min(before, max(self.FEW, self.target / max(function.mean, 1e-9)))
@@ -216,7 +228,7 @@ class BatchPolicy:
         worth = int(self.SMALLEST / max(function.mean, 1e-9))
         fair = max(fair, min(worth, math.ceil(backlog / max(threads, 1))))
         fair = max(fair, min(backlog, int(self.COST / max(function.mean, 1e-9))))
-        seconds = self.seconds(function.mean, backlog, threads)
+        seconds = self.seconds(function, backlog, threads)
         full = Share(self.MOST, seconds, self.BYTES).room(function)
         if fair < full and tasks >= 2 * max(threads, 1):
             return 0, Share(0, 0.0, 0.0)
@@ -233,10 +245,14 @@ class BatchPolicy:
         """
         return min(2.0 * max(threads, 1), max(1.0, math.sqrt(2 * backlog * mean * self.RATE)))
 
-    def seconds(self, mean: float, backlog: int, threads: int) -> float:
+    def seconds(self, function: _Function, backlog: int, threads: int) -> float:
         """Return how many seconds of work a task is filled up to."""
-        each = backlog * mean / max(threads, 1)  # seconds that a thread still has to do
-        return max(self.target, min(self.longest, each / 8), threads / self.RATE)
+        each = backlog * (function.mean or 0.0) / max(threads, 1)  # that a thread still has to do
+        longest = min(self.longest, function.steady / self.STEADY)
+        if self.ahead > self.GROWING:
+            longest = 0.0  # Dask lets a cluster grow by the tasks that it sees
+        full = min(longest, each / 2) if longest > self.long else min(self.long, each / 8)
+        return max(self.target, full, threads / self.RATE)
 
     # -- the window ------------------------------------------------------------------------
 

@@ -68,7 +68,7 @@ def test_no_task_is_too_large(
     calls, rest = policy.share(function, backlog, workers, there)
     if calls > 1:
         assert calls <= policy.MOST
-        assert calls * time <= policy.seconds(time, backlog, workers) + 1e-6
+        assert calls * time <= policy.seconds(function, backlog, workers) + 1e-6
         assert calls * max(sent, got) <= policy.BYTES * (1 + 1e-9)
         parts = policy.parts(time, backlog, workers)
         if calls * time > policy.SMALLEST * (1 + 1e-9):
@@ -77,6 +77,30 @@ def test_no_task_is_too_large(
             assert calls <= max(math.ceil(backlog / parts), math.ceil(backlog / max(workers, 1)))
     rest.take(function, calls)
     assert rest.room(function) <= max(0, policy.MOST - calls)
+
+
+def test_tasks_of_steady_functions_grow() -> None:
+    """Up to a second, with the work seen to take as long as expected; one surprise undoes it."""
+    policy = BatchPolicy()
+    function = observed(policy, 0.01)
+    longest = []
+    for _ in range(100):
+        longest.append(policy.seconds(function, 1_000_000, 2))
+        policy.observe(function, 0.2, 20)
+    assert longest == sorted(longest)
+    assert longest[0] == policy.long
+    assert longest[-1] == policy.longest
+    policy.observe(function, 2.0, 20)
+    assert policy.seconds(function, 1_000_000, 2) == policy.long
+
+
+def test_tasks_stay_short_where_a_cluster_may_grow() -> None:
+    """Dask counts what it is shown: a few long tasks do not make it grow."""
+    policy = BatchPolicy(ahead=6.0)
+    function = observed(policy, 0.01)
+    for _ in range(100):
+        policy.observe(function, 0.2, 20)
+    assert policy.seconds(function, 1_000_000, 2) == policy.long
 
 
 @given(st.floats(1e-6, 1e6), st.integers(1, 10_000_000), st.integers(0, 10_000))
