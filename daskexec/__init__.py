@@ -11,7 +11,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from daskexec.config import ClusterConfig as ClusterConfig
+    from daskexec.config import load_config as load_config
+    from daskexec.errors import ClusterStartFailed as ClusterStartFailed
     from daskexec.errors import ClusterUnreachable as ClusterUnreachable
+    from daskexec.errors import ConfigError as ConfigError
     from daskexec.errors import ExecutorWarning as ExecutorWarning
     from daskexec.errors import InitializerFailed as InitializerFailed
     from daskexec.errors import RemoteError as RemoteError
@@ -26,7 +30,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ClusterConfig": "daskexec.config",
+    "ClusterStartFailed": "daskexec.errors",
     "ClusterUnreachable": "daskexec.errors",
+    "ConfigError": "daskexec.errors",
     "ExecutorWarning": "daskexec.errors",
     "DaskExecutor": "daskexec.executor",
     "DaskFuture": "daskexec.futures",
@@ -37,6 +44,7 @@ _HOMES = {
     "SerialExecutor": "daskexec.select",
     "WorkerDied": "daskexec.errors",
     "get_executor": "daskexec.select",
+    "load_config": "daskexec.config",
 }
 
 __all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]

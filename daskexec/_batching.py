@@ -134,7 +134,7 @@ class BatchPolicy:
     SLOW = 0.1
     #: A call is slow, and a task is ended, after this many times what was expected of it.
     PATIENCE = 4.0
-    #: A task that takes this many times what was expected, and half a `target` more, is a surprise.
+    #: A task that takes so many times what was expected, and a `target` more, is a surprise.
     SURPRISE = 1.25
     #: A function is steady for a task if it has done as many times its work without a surprise.
     STEADY = 8.0

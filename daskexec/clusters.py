@@ -12,9 +12,11 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from daskexec._link import SpawnerLink
+from daskexec.config import ClusterConfig, load_config
 
 if TYPE_CHECKING:
     from daskexec._messages import Line
@@ -22,10 +24,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CONNECT_TIMEOUT",
     "Connect",
-    "check_cluster",
+    "Opened",
     "is_address",
     "open_client",
     "own",
+    "resolve",
     "shared",
     "threads_of",
 ]
@@ -48,21 +51,30 @@ def is_address(text: str) -> bool:
     return _ADDRESS.fullmatch(text) is not None
 
 
-def check_cluster(cluster: Any) -> None:
-    """Raise TypeError or ValueError for what can be no cluster, before anything starts."""
-    if cluster is None:
-        return
-    if isinstance(cluster, str):
-        if not is_address(cluster):
-            raise ValueError(
-                f"cluster={cluster!r} is no address of a scheduler: expected something like "
-                f"'tcp://host:8786'"
-            )
-        return
+def resolve(cluster: Any) -> Any:
+    """Return what the user names as the cluster, with a config's name or file loaded.
+
+    Raises
+    ------
+    TypeError, ValueError
+        It can be no cluster; nothing was started.
+    ConfigError
+        The config of that name cannot be right, or there is none.
+    """
+    if cluster is None or isinstance(cluster, ClusterConfig):
+        return cluster
+    if isinstance(cluster, os.PathLike) or (isinstance(cluster, str) and not is_address(cluster)):
+        return load_config(cluster)
+    if not isinstance(cluster, str):
+        _check_object(cluster)
+    return cluster
+
+
+def _check_object(cluster: Any) -> None:
     if not (_is_client(cluster) or hasattr(cluster, "scheduler_address")):
         raise TypeError(
-            f"cluster must be None, an address, a Dask Client or a Dask cluster, not "
-            f"{type(cluster).__name__}"
+            f"cluster must be None, an address, the name or path of a cluster config, a Dask "
+            f"Client or a Dask cluster, not {type(cluster).__name__}"
         )
     if cluster.asynchronous and not _is_client(cluster):
         raise TypeError(
@@ -170,46 +182,99 @@ def _few_collections() -> Iterator[None]:
             gc.set_threshold(*before)
 
 
-def shared(executor: str, client: Any, close: Callable[[], None]) -> Connect:
-    """Use a client that is connected already; `close` ends what was opened for it."""
+@dataclass
+class Opened:
+    """A connected client, and what belongs to it.
+
+    Attributes
+    ----------
+    client : distributed.Client
+    close : callable
+        Ends what was opened for the executor, nothing else.
+    trouble : callable, optional
+        As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
+    start_timeout : float, optional
+        Seconds to wait for a worker, where the cluster's config says so.
+    """
+
+    client: Any
+    close: Callable[[], None]
+    trouble: Callable[[], tuple[bool, str]] | None = None
+    start_timeout: float | None = None
+
+
+def shared(executor: str, opened: Opened) -> Connect:
+    """Use a client that is connected already."""
 
     def connect(report: Callable[[Any], None]) -> Line:
         from daskexec._backend import DaskBackend
         from daskexec._messages import Line
 
-        return Line(DaskBackend(client, executor, report), close)
+        backend = DaskBackend(opened.client, executor, report)
+        return Line(backend, opened.close, trouble=opened.trouble)
 
     return connect
 
 
-def open_client(cluster: Any, timeout: float) -> tuple[Any, Callable[[], None]]:
-    """Return a connected client for what the user gave, and how to end what was opened.
+def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened:
+    """Connect to what `resolve` returned; start it first if it is a config.
 
     Raises
     ------
     ClusterUnreachable
         Nobody answered at the address within `timeout` seconds.
+    ClusterStartFailed
+        What the config says could not be started.
     """
     if _is_client(cluster):
-        return cluster, _nothing
+        return Opened(cluster, _nothing)
+    if isinstance(cluster, ClusterConfig):
+        return _open_config(cluster, timeout, max_workers)
     from distributed import Client
 
     if isinstance(cluster, str):
-        address = cluster if "://" in cluster else f"tcp://{cluster}"
-        try:
-            client = Client(address, timeout=timeout, set_as_default=False)
-        except OSError as exc:  # TimeoutError too
-            from daskexec.errors import ClusterUnreachable
-
-            raise ClusterUnreachable(
-                f"no Dask scheduler answered at {address} within {timeout:g} s "
-                f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
-                f". Is it running, and can it be reached from {os.uname().nodename}?"
-            ) from None  # forty lines of Dask's inside say no more
+        client = _connected(cluster if "://" in cluster else f"tcp://{cluster}", timeout)
     else:
         client = Client(cluster, set_as_default=False)
     send_at_once(client)
-    return client, client.close
+    return Opened(client, client.close)
+
+
+def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None) -> Opened:
+    from daskexec.kinds import open_cluster
+
+    running = open_cluster(config, max_workers)
+    try:
+        options = {"timeout": timeout, **config.client_kwargs}
+        client = _connected(running.address, security=running.security, **options)
+    except BaseException:
+        running.close()
+        raise
+    send_at_once(client)
+
+    def close() -> None:
+        try:
+            client.close()
+        finally:
+            running.close()
+
+    return Opened(client, close, running.trouble, config.start_timeout)
+
+
+def _connected(address: str, timeout: Any, **options: Any) -> Any:
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=timeout, set_as_default=False, **options)
+    except OSError as exc:  # TimeoutError too
+        from daskexec.errors import ClusterUnreachable
+
+        seconds = f"{timeout:g} s" if isinstance(timeout, (int, float)) else str(timeout)
+        raise ClusterUnreachable(
+            f"no Dask scheduler answered at {address} within {seconds} "
+            f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
+            f". Is it running, and can it be reached from {os.uname().nodename}?"
+        ) from None  # forty lines of Dask's inside say no more
 
 
 def threads_of(client: Any) -> int:

@@ -10,6 +10,10 @@
     │   └── SchedulerLost                    the executor: its cluster cannot be reached any more
     ├── ConnectionError
     │   └── ClusterUnreachable               nobody answered at the address
+    ├── ValueError
+    │   └── ConfigError                      a cluster config that cannot be right
+    ├── RuntimeError
+    │   └── ClusterStartFailed               a cluster could not be started: what the queue said
     ├── RemoteError                          an exception that cannot be rebuilt in this process
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
@@ -28,7 +32,9 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 __all__ = [
+    "ClusterStartFailed",
     "ClusterUnreachable",
+    "ConfigError",
     "ExecutorWarning",
     "InitializerFailed",
     "RemoteError",
@@ -92,6 +98,27 @@ class SchedulerLost(BrokenExecutor):
 
 class ClusterUnreachable(ConnectionError):
     """No scheduler answered at the given address within the time allowed."""
+
+
+class ConfigError(ValueError):
+    """A cluster config cannot be right; the message says where, what, and what to do.
+
+    Attributes
+    ----------
+    source : str
+        Path of the file, or what else the config came from.
+    """
+
+    def __init__(self, message: str, source: str = "") -> None:
+        self.source = source
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.source)
+
+
+class ClusterStartFailed(RuntimeError):
+    """A cluster could not be started; the message has the queue's, or the host's, own words."""
 
 
 class RemoteError(Exception):

@@ -60,11 +60,13 @@ class DaskExecutor(Executor):
         Its arguments.
     max_tasks_per_child : int, optional
         Calls after which a worker process is replaced by a fresh one. Own clusters only.
-    cluster : str, distributed.Client or Dask cluster, optional
-        Where to run: the address of a scheduler (``"tcp://host:8786"``), a connected
-        client, or a cluster object such as ``LocalCluster`` or ``SLURMCluster``. What was
-        given is not closed by `shutdown`. When None, a cluster of processes on this machine
-        is started in the background, listens on 127.0.0.1 only, and ends with the executor.
+    cluster : str, path, ClusterConfig, distributed.Client or Dask cluster, optional
+        Where to run: the address of a scheduler (``"tcp://host:8786"``); the name or the file
+        of a cluster config (``"slurm"``, ``"mysite.yaml"``), which is started, and ended with
+        the executor; a connected client, or a cluster object such as ``LocalCluster`` or
+        ``SLURMCluster``, which `shutdown` does not close. When None, a cluster of processes on
+        this machine is started in the background, listens on 127.0.0.1 only, and ends with the
+        executor.
     threads_per_worker : int
         Calls that a worker process of an own cluster runs at the same time.
     memory_limit : int or str, optional
@@ -119,7 +121,7 @@ class DaskExecutor(Executor):
         _check_context(mp_context)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        clusters.check_cluster(cluster)
+        cluster = clusters.resolve(cluster)
         if dashboard and importlib.util.find_spec("bokeh") is None:
             raise ModuleNotFoundError(
                 "dashboard=True needs bokeh: pip install 'daskexec[dashboard]'", name="bokeh"
@@ -157,10 +159,12 @@ class DaskExecutor(Executor):
             connect = clusters.own(self._id, self._max_workers, options)
             self._client: Any = None
         else:
-            client, close = clusters.open_client(cluster, connect_timeout)
-            self._client = client
-            self._max_workers = max_workers or max(1, clusters.threads_of(client))
-            connect = clusters.shared(self._id, client, close)
+            opened = clusters.open_client(cluster, connect_timeout, max_workers)
+            self._client = opened.client
+            self._max_workers = max_workers or max(1, clusters.threads_of(opened.client))
+            connect = clusters.shared(self._id, opened)
+            if worker_timeout is None:
+                worker_timeout = opened.start_timeout
 
         from daskexec._dispatcher import Dispatcher
         from daskexec._patience import Patience

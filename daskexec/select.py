@@ -195,7 +195,7 @@ _Found = tuple[Callable[..., Executor], dict[str, Any]]
 
 def _find(spec: str, origin: str) -> _Found:
     """Ask each kind in turn; the first that knows `spec` answers."""
-    for kind in (_named, _addressed):
+    for kind in (_named, _addressed, _configured):
         found = kind(spec, origin)
         if found is not None:
             return found
@@ -231,6 +231,12 @@ def _addressed(spec: str, origin: str) -> _Found | None:
                 "needed, such as 'tcp://host:8786'."
             )
     return _load_dask(), {"cluster": f"{scheme}://{rest}"}
+
+
+def _configured(spec: str, origin: str) -> _Found | None:
+    from daskexec.config import find_config, load_config
+
+    return (_load_dask(), {"cluster": load_config(spec)}) if find_config(spec) else None
 
 
 def _load_dask() -> Callable[..., Executor]:
