@@ -41,7 +41,6 @@ class PropertyFuture(Future[T]):
     def __init__(self, run: Run, node: Node) -> None:
         super().__init__()
         self._run, self._node = run, node
-        self._traceback: TracebackType | None = None
 
     def cancel(self) -> bool:
         """Cancel the property, and all that need it, unless its call has begun.
@@ -76,17 +75,13 @@ class PropertyFuture(Future[T]):
         error = self.exception(timeout)
         if error is not None:
             # Many futures raise the same exception, many times: frames must not pile up.
-            raise error.with_traceback(self._traceback)
+            raise error.with_traceback(self._node.traceback)
         return super().result(timeout)
 
     def __await__(self) -> Generator[Any, None, T]:
         import asyncio  # not before somebody awaits: it takes as long to import as all the rest
 
         return asyncio.wrap_future(self).__await__()
-
-    def _fail(self, error: BaseException) -> None:
-        self._traceback = error.__traceback__
-        self.set_exception(error)
 
     def _cancel_now(self) -> None:
         """Become cancelled and wake all who wait; may be called by several threads."""
@@ -118,6 +113,7 @@ class Node:
         "results",
         "state",
         "total",
+        "traceback",
         "value",
         "waiting",
     )
@@ -136,6 +132,7 @@ class Node:
         self.results: list[Any] = []
         self.value: Any = None
         self.error: BaseException | None = None
+        self.traceback: TracebackType | None = None  # as the call left it
         self.label = ""  # who raised it
         self.because: Node | None = None  # the needed property that failed
         self.begun = self.ended = 0.0

@@ -205,12 +205,13 @@ def _missing(
     names: list[str], asked: str, needed_by: Mapping[str, str], had: Iterable[str]
 ) -> GraphError:
     """The error for names that nobody has: all of them at once, each with its path."""
-    path: list[str] = []
+    first: list[str] = []
     lines = []
     for name in names:
         path = [name]
         while path[-1] in needed_by and path[-1] != asked:
             path.append(needed_by[path[-1]])
+        first = first or path[::-1]
         close = difflib.get_close_matches(name, [one for one in had if one not in path], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         lines.append(f"{name!r} is neither a property nor given{hint}: {chain(path)}")
@@ -218,7 +219,7 @@ def _missing(
         return GraphError(lines[0].rsplit(":", 1)[0] + f"; there are: {', '.join(sorted(had))}")
     gifts = ", ".join(f"{name}=..." for name in names)
     lines.append(f"give what is missing: graph.on(executor, {gifts})")
-    return GraphError("\n".join(lines), tuple(reversed(path)))
+    return GraphError("\n".join(lines), tuple(first))
 
 
 def chain(path: Sequence[str]) -> str:

@@ -262,7 +262,8 @@ class GraphRun:
 
     def _lose(self, node: Node, because: Node) -> None:
         """Have a node end as a property that it needs."""
-        node.state, node.error, node.because = because.state, because.error, because
+        node.state, node.because = because.state, because
+        node.error, node.traceback = because.error, because.traceback
         self._here.steps.append(partial(self._settle, node))
 
     def _executor_of(self, recipe: Recipe) -> Executor:
@@ -323,26 +324,25 @@ class GraphRun:
         if not items:
             self._close(node, DONE)
         for index, item in enumerate(items):
+            if node.state != STARTED:  # a call of it has failed within submit
+                return
             args, kwargs = _graph_plan.arguments(recipe, values, item)
             try:
                 call = executor.submit(recipe.function, *args, **kwargs)
-            except BaseException as error:
-                self._close(
-                    node,
-                    FAILED,
-                    error,
-                    f"the executor did not take the property {node.name!r} (it must be open "
-                    f"until the run is done: run.wait())",
-                )
-                return
-            with self._lock:
-                wanted = node.state == STARTED
+                with self._lock:
+                    wanted = node.state == STARTED
+                    if wanted:
+                        node.calls.append(call)
                 if wanted:
-                    node.calls.append(call)
-            if not wanted:  # another call of it has failed, or it was cancelled
-                call.cancel()
-                return
-            call.add_done_callback(partial(self._call_done, node, index))
+                    call.add_done_callback(partial(self._call_done, node, index))
+                else:  # another call of it has failed, or it was cancelled
+                    call.cancel()
+            except BaseException as error:
+                label = (
+                    f"the executor did not take the property {node.name!r} (it must be open "
+                    f"until the run is done: run.wait())"
+                )
+                self._close(node, FAILED, error, label)
 
     def _call_done(self, node: Node, index: int, call: Future[Any]) -> None:
         """Take what a call has come to; a done-callback, on any thread."""
@@ -386,7 +386,9 @@ class GraphRun:
         with self._lock:
             if node.state not in (WAITING, STARTED):
                 return
-            node.state, node.error, node.label, node.ended = state, error, label, monotonic()
+            node.state, node.label, node.ended = state, label, monotonic()
+            if error is not None:
+                node.error, node.traceback = error, error.__traceback__
             calls, node.calls = node.calls, []
             results, node.results = node.results, []
             dependants, node.dependants = node.dependants, []
@@ -419,7 +421,7 @@ class GraphRun:
         else:
             if node.asked:
                 note(node)
-            node.future._fail(node.error)
+            node.future.set_exception(node.error)
 
     # -- for PropertyFuture ----------------------------------------------------------------
 
