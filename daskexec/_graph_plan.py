@@ -10,17 +10,21 @@ from __future__ import annotations
 import difflib
 import graphlib
 import inspect
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from daskexec.errors import GraphCycle, GraphError
 
-__all__ = ["Each", "Parameter", "Recipe", "arguments", "chain", "elements", "plan", "recipe_of"]
+__all__ = ["Each", "Parameter", "Recipe", "calls", "chain", "plan", "recipe_of"]
 
 #: What a property is computed for each element of: a property, or properties by parameter.
 Each = str | Mapping[str, str]
 
+#: What a call is made with: by position, and by keyword.
+Arguments = tuple[list[Any], dict[str, Any]]
+
+_TEXTS = (str, bytes, bytearray, memoryview)  # sequences whose elements nobody means
 _SHOWN = 8  # names of a chain in a message; a longer one is cut in the middle
 
 
@@ -233,8 +237,11 @@ def chain(path: Sequence[str]) -> str:
     return "needed by " + ", needed by ".join(names)
 
 
-def elements(recipe: Recipe, values: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The values of each call of an `each` property, by source; checks that there are lists.
+def calls(recipe: Recipe, values: Mapping[str, Any]) -> list[Arguments]:
+    """Arguments of the call of a property, or of its calls, one for each element.
+
+    They go by position as far as possible, the rest by keyword: some executors take keywords
+    such as ``key`` for themselves.
 
     Raises
     ------
@@ -243,45 +250,45 @@ def elements(recipe: Recipe, values: Mapping[str, Any]) -> list[dict[str, Any]]:
     ValueError
         The lists are not equally long.
     """
-    lists: dict[str, Sequence[Any]] = {}
-    for source in recipe.each:
-        value = values[source]
-        if not isinstance(value, Sequence) or isinstance(
-            value, (str, bytes, bytearray, memoryview)
-        ):
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    places: list[int | str] = []  # of the elements, in args or in kwargs
+    skipped = False
+    for parameter in recipe.parameters:
+        if parameter.source not in values:
+            skipped = True  # it has a default
+            continue
+        if parameter.each:
+            places.append(parameter.name if parameter.keyword or skipped else len(args))
+        if parameter.keyword or skipped:
+            kwargs[parameter.name] = values[parameter.source]
+        else:
+            args.append(values[parameter.source])
+    if not places:
+        return [(args, kwargs)]
+    made: list[Arguments] = []
+    for items in _in_step(recipe, [values[source] for source in recipe.each]):
+        args, kwargs = args.copy(), kwargs.copy()
+        for place, item in zip(places, items, strict=True):
+            if isinstance(place, int):
+                args[place] = item
+            else:
+                kwargs[place] = item
+        made.append((args, kwargs))
+    return made
+
+
+def _in_step(recipe: Recipe, values: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    for source, value in zip(recipe.each, values, strict=True):
+        if isinstance(value, _TEXTS) or not isinstance(value, Sequence):
             raise TypeError(
                 f"the property {recipe.name!r} is computed for each element of {source!r}, "
                 f"which must be a list or another sequence, not {type(value).__name__}"
             )
-        lists[source] = value
-    if len({len(value) for value in lists.values()}) > 1:
-        told = ", ".join(f"{source!r} has {len(value)}" for source, value in lists.items())
+    if len({len(value) for value in values}) > 1:
+        sizes = zip(recipe.each, map(len, values), strict=True)
+        told = ", ".join(f"{source!r} has {size}" for source, size in sizes)
         raise ValueError(
             f"the property {recipe.name!r} takes lists in step, which must be equally long: {told}"
         )
-    return [dict(zip(lists, items, strict=True)) for items in zip(*lists.values(), strict=True)]
-
-
-def arguments(
-    recipe: Recipe, values: Mapping[str, Any], element: Mapping[str, Any] | None = None
-) -> tuple[list[Any], dict[str, Any]]:
-    """Arguments of one call: by position as far as it goes, the rest by keyword.
-
-    By position since some executors take keywords such as ``key`` for themselves.
-    """
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    skipped = False
-    for parameter in recipe.parameters:
-        if parameter.each and element is not None:
-            value = element[parameter.source]
-        elif parameter.source in values:
-            value = values[parameter.source]
-        else:
-            skipped = True  # it has a default
-            continue
-        if parameter.keyword or skipped:
-            kwargs[parameter.name] = value
-        else:
-            args.append(value)
-    return args, kwargs
+    return zip(*values, strict=True)

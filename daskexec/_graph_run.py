@@ -28,7 +28,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
 from time import monotonic
@@ -85,10 +85,12 @@ class GraphRun:
     value once computed stays as it is.
 
     Dependants are submitted where the last property that they need has ended: mostly on a
-    thread of the executor, in a done-callback. That thread must therefore not be made to wait
-    for the run. The executor must take calls until all is done: see `wait`.
+    thread of the executor, in a done-callback. Neither callbacks nor the properties' own
+    functions may therefore wait for the run: on one worker they would wait for ever. The
+    executor must take calls until all is done: see `wait`.
 
-    Values are kept as long as the run is.
+    Values are kept as long as the run is. A failure or a cancellation is kept too: a run does
+    not try again.
     """
 
     def __init__(
@@ -199,7 +201,7 @@ class GraphRun:
             problem = str(error)
         rows = _graph_text.rows_of(name, self._recipes, self._given, self._had)
         statuses = {row: self._status(row) for row in rows}
-        return _graph_text.explain(name, rows, statuses, self._given, problem)
+        return _graph_text.explain(name, rows, statuses, self._given, self._had, problem)
 
     def __enter__(self) -> GraphRun:
         return self
@@ -312,21 +314,18 @@ class GraphRun:
             values = {name: self._nodes[name].value for name in node.needs}
         try:
             executor = self._executor_of(recipe)
-            items: list[Mapping[str, Any]] = [{}]
-            if recipe.each:
-                items = list(_graph_plan.elements(recipe, values))
+            calls = _graph_plan.calls(recipe, values)
         except Exception as error:
             self._close(node, FAILED, error, f"raised for the property {node.name!r}")
             return
         with self._lock:
-            node.results, node.left = [None] * len(items), len(items)
-            node.total = len(items)
-        if not items:
+            node.results = [None] * len(calls)
+            node.total = node.left = len(calls)
+        if not calls:
             self._close(node, DONE)
-        for index, item in enumerate(items):
+        for index, (args, kwargs) in enumerate(calls):
             if node.state != STARTED:  # a call of it has failed within submit
                 return
-            args, kwargs = _graph_plan.arguments(recipe, values, item)
             try:
                 call = executor.submit(recipe.function, *args, **kwargs)
                 with self._lock:
@@ -338,10 +337,9 @@ class GraphRun:
                 else:  # another call of it has failed, or it was cancelled
                     call.cancel()
             except BaseException as error:
-                label = (
-                    f"the executor did not take the property {node.name!r} (it must be open "
-                    f"until the run is done: run.wait())"
-                )
+                label = f"the executor did not take the property {node.name!r}"
+                if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
+                    label += " (it must stay open until the run is done: see run.wait())"
                 self._close(node, FAILED, error, label)
 
     def _call_done(self, node: Node, index: int, call: Future[Any]) -> None:

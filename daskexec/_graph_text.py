@@ -73,20 +73,19 @@ def explain(
     rows: Mapping[str, tuple[str, ...]],
     statuses: Mapping[str, Status | None],
     given: Mapping[str, Any],
+    had: Collection[str],
     problem: str,
 ) -> str:
     """A line for each property and input that a property needs: how far it is, what it needs."""
     told = {}
-    for name, needs in rows.items():
+    for name in rows:
         status = statuses[name]
         if name in given and (status is None or status.state == "done"):
             told[name] = "given as a future" if isinstance(given[name], Future) else "given"
         elif status is not None:
             told[name] = str(status)
         else:
-            told[name] = "not asked for"
-            if not needs and f"{name!r} is neither" in problem:
-                told[name] = "missing"
+            told[name] = "not asked for" if name in had else "missing"
     wide = max(map(len, rows))
     wider = max(map(len, told.values()))
     lines = [f"{asked}:"]

@@ -102,7 +102,8 @@ class Graph:
             sequence: the first parameter takes the element. ``each={"part": "parts",
             "size": "sizes"}`` says which parameters take the elements of what; several
             sequences are taken in step and must be equally long. The property is the list of
-            the results, in order.
+            the results, in order; the first call to fail fails it, and those that have not
+            begun are cancelled.
         on : str, optional
             Name of the executor that runs it, as in ``graph.on({"names": pool, ...})``;
             "default" when None.
@@ -189,7 +190,7 @@ class Graph:
         for name in given:
             if name not in names:
                 raise GraphError(
-                    f"{name!r} was given, and no property or parameter is called so"
+                    f"{name!r} was given, and is neither a property nor what one depends on"
                     f"{_hint(name, names)}"
                 )
         return GraphRun(recipes, executor, given)

@@ -131,19 +131,12 @@ def test_shut_down_amid_a_run(kind: str, gates: Gates) -> None:
             needs_held.result(LIMIT)
 
 
-def test_processes_and_threads_in_one_graph(gates: Gates) -> None:
-    """An executor with options and a pool of threads beside it, by name."""
-    from daskexec import Graph
-
-    graph = Graph()
-    graph.include(report)
-
-    @graph.property(each="totals_list", on="names")
-    def names(item: str) -> tuple[str, str]:
-        return item, threading.current_thread().name
-
-    graph.property(sorted, name="totals_list", each=None, on="urgent")
+def test_two_executors_in_one_graph(gates: Gates) -> None:
+    """A pool of threads beside Dask, and Dask with options, each by name."""
     with DaskExecutor(1) as dask, ThreadPoolExecutor(1, "names") as pool:
         executors = {"default": dask, "names": pool, "urgent": dask.with_options(priority=5)}
-        run = graph.on(executors, texts=TEXTS, journal=gates.journal(), iterable=["b", "a"])
-        assert run["names"] == [("a", "names_0"), ("b", "names_0")]
+        run = report.on(executors, texts=TEXTS, journal=gates.journal())
+        here, *rest = run["threads"]
+        assert here == ("the", "names_0")
+        assert [word for word, _ in rest] == ["brown", "dog"]
+        assert run["top"] == ["the", "brown", "dog"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, NoReturn
@@ -70,6 +71,16 @@ def needs_dead(longest: str, dead: object) -> str:
 @report.property
 def needs_held(held: int) -> int:
     return held
+
+
+@report.property(on="urgent")
+def top(totals: dict[str, int], count: int = 3) -> list[str]:
+    return sorted(totals, key=lambda word: (-totals[word], word))[:count]
+
+
+@report.property(each="top", on="names")
+def threads(word: str) -> tuple[str, str]:
+    return word, threading.current_thread().name
 
 
 TEXTS = ["the quick brown fox", "jumps over the lazy dog", "the end"]
