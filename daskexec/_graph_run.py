@@ -46,7 +46,7 @@ from daskexec._graph_node import (
     note,
 )
 from daskexec._graph_plan import Recipe
-from daskexec.errors import GraphError
+from daskexec.errors import GraphError, WorkerDied
 
 __all__ = ["DEFAULT", "GraphRun"]
 
@@ -407,7 +407,10 @@ class GraphRun:
                     self._lose(dependant, because)
                     lost.extend((other, dependant) for other in dependant.dependants)
                     dependant.dependants = []
-        if calls:
+        # A pool that breaks fails its calls one by one, and before Python 3.12 its thread dies
+        # of one that was cancelled meanwhile, and leaves the rest pending for ever.
+        breaks = isinstance(error, BrokenExecutor) and not isinstance(error, WorkerDied)
+        if calls and not breaks:
             steps.append(partial(_cancel_all, calls))
 
     def _settle(self, node: Node) -> None:

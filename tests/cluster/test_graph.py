@@ -115,6 +115,21 @@ def test_a_dying_worker(kind: str, gates: Gates) -> None:
             assert futures[0].result() == "brown"
 
 
+@pytest.mark.parametrize("kind", ["processes", "loky", "dask"])
+def test_dying_workers_of_many_calls(kind: str) -> None:
+    """Of properties with many pending calls each ends, also those of other runs."""
+    with KINDS[kind]() as executor:
+        runs = [report.on(executor, numbers=range(10)) for _ in range(2)]
+        dying, living = runs[0].future("dying"), [run.future("living") for run in runs]
+        assert not wait([dying, *living], LIMIT).not_done
+        assert isinstance(dying.exception(), BrokenExecutor)
+        for future in living:
+            if kind == "dask":
+                assert future.result() == list(range(10))
+            else:
+                assert isinstance(future.exception(), BrokenExecutor)
+
+
 @pytest.mark.parametrize("kind", ["processes", "dask"])
 def test_shut_down_amid_a_run(kind: str, gates: Gates) -> None:
     """Every property ends: computed, cancelled, or with what the executor says to its submit."""

@@ -51,6 +51,16 @@ def dead(totals: dict[str, int], texts: list[str]) -> NoReturn:
     os._exit(7)
 
 
+@report.property(each="numbers")
+def dying(number: int) -> NoReturn:
+    os._exit(7)
+
+
+@report.property(each="numbers")
+def living(number: int) -> int:
+    return number
+
+
 @report.property
 def held(totals: dict[str, int], started: Gate, release: Gate) -> int:
     started.open()
