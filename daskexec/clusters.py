@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from daskexec._checks import scheduler_address
 from daskexec._link import SpawnerLink
 from daskexec.config import ClusterConfig, load_config
 
@@ -25,7 +25,6 @@ __all__ = [
     "CONNECT_TIMEOUT",
     "Connect",
     "Opened",
-    "is_address",
     "open_client",
     "own",
     "resolve",
@@ -41,15 +40,6 @@ _SELDOM = 1_000_000
 
 Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
 
-_ADDRESS = re.compile(
-    r"(?:(?:tcp|tls|ws|wss|ucx|inproc)://\S+|[\w.\-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)"
-)
-
-
-def is_address(text: str) -> bool:
-    """Tell whether `text` looks like a scheduler's address (``tcp://host:port``)."""
-    return _ADDRESS.fullmatch(text) is not None
-
 
 def resolve(cluster: Any) -> Any:
     """Return what the user names as the cluster, with a config's name or file loaded.
@@ -63,10 +53,11 @@ def resolve(cluster: Any) -> Any:
     """
     if cluster is None or isinstance(cluster, ClusterConfig):
         return cluster
-    if isinstance(cluster, os.PathLike) or (isinstance(cluster, str) and not is_address(cluster)):
+    if isinstance(cluster, str):
+        return scheduler_address(cluster) or load_config(cluster)
+    if isinstance(cluster, os.PathLike):
         return load_config(cluster)
-    if not isinstance(cluster, str):
-        _check_object(cluster)
+    _check_object(cluster)
     return cluster
 
 
@@ -233,7 +224,7 @@ def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened
     from distributed import Client
 
     if isinstance(cluster, str):
-        client = _connected(cluster if "://" in cluster else f"tcp://{cluster}", timeout)
+        client = _connected(cluster, timeout)
     else:
         client = Client(cluster, set_as_default=False)
     send_at_once(client)

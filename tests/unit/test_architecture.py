@@ -18,6 +18,7 @@ FLOORS = {
     "errors": 0,
     "options": 0,
     "_board": 0,
+    "_checks": 0,
     "_pickling": 0,
     "_batching": 1,
     "_frames": 1,
