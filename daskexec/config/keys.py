@@ -32,6 +32,8 @@ class Key:
         All that a "choice" can be.
     keys : tuple of Key
         All that a "mapping" can hold.
+    null : bool
+        Whether null says something; elsewhere it is as if the key were left out.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Key:
     doc: str
     choices: tuple[str, ...] = ()
     keys: tuple[Key, ...] = ()
+    null: bool = False
 
 
 @dataclass(frozen=True)
@@ -202,27 +205,33 @@ _SSH_CONNECT = (
     Key("username", "text", "Who logs in there."),
     Key("port", "count", "TCP port of sshd there."),
     Key("client_keys", "homes", "Files of private keys to log in with."),
-    Key("known_hosts", "home", "File of the keys of known hosts."),
-    Key("config", "homes", "Files in ssh_config's format."),
+    Key(
+        "known_hosts",
+        "home",
+        "File of known host keys; null, with insecure: true: any key will do.",
+        null=True,
+    ),
+    Key("config", "homes", "Files in ssh_config's format; ~/.ssh/config if left out."),
     Key("password", "secret", "Password: ${NAME} of a variable only."),
     Key("passphrase", "secret", "Passphrase of the private keys: ${NAME} of a variable only."),
     Key("agent_path", "home", "Socket of the ssh agent."),
     Key("tunnel", "text", "Host that is gone through: [user@]host[:port]."),
-    Key("proxy_command", "text", "Command whose input and output are the connection."),
-    Key("connect_timeout", "duration", "How long the connection may take. Seconds."),
-    Key("login_timeout", "duration", "How long the login may take. Seconds."),
-    Key("keepalive_interval", "duration", "Time between two signs of life. Seconds."),
+    Key("host_key_alias", "text", "Name that the host's key is known by."),
+    Key("preferred_auth", "words", "Ways to log in, the best first: publickey, password."),
+    Key("gss_host", "text", "Name of the host for Kerberos."),
 )
 
 _SSH_WORKER = (
+    Key("n_workers", "count", "Worker processes on each host; 1 if left out."),
     Key("nthreads", "count", "Calls that a worker runs at a time. Threads."),
-    Key("n_workers", "count", "Worker processes on each host."),
     Key("memory_limit", "limit", "Memory of a worker, near which it spills. Bytes; 0: none."),
-    Key("local_directory", "there", "Where workers spill to."),
+    Key("local_directory", "there", "Folder there in which the scratch folder is made."),
     Key("interface", "text", "Network interface of the workers, such as eth0."),
     Key("host", "text", "Address that workers listen at."),
-    Key("port", "text", "TCP port, or range as 9000:9100, that workers listen at."),
+    Key("worker_port", "text", "TCP port, or range as 9000:9100, that workers listen at."),
     Key("death_timeout", "duration", "How long workers look for their scheduler. Seconds."),
+    Key("lifetime", "duration", "After how long a worker leaves. Seconds."),
+    Key("lifetime_stagger", "duration", "Give or take how long. Seconds."),
     _RESOURCES,
 )
 
@@ -243,18 +252,25 @@ KINDS: dict[str, KindKeys] = {
         fixed="how many workers a scheduler that runs already has, is not ours to say",
     ),
     "ssh": KindKeys(
-        "Scheduler and workers on hosts that ssh reaches.",
+        "Workers on hosts that ssh reaches.",
         (
-            Key("hosts", "words", "Hosts: the first has the scheduler, each other a worker."),
+            Key("hosts", "words", "Hosts, each of which runs workers; named twice: used twice."),
             Key("connect_options", "mapping|mappings", "For ssh; or a list, one a host.",
                 keys=_SSH_CONNECT),
+            Key("connect_timeout", "duration", "How long a host may take to answer. Seconds."),
             Key("worker_options", "mapping", "For the workers.", keys=_SSH_WORKER),
-            _SCHEDULER_OPTIONS,
+            Key("scheduler", "choice", "Where the scheduler is: in this process, or on the first "
+                "host.", ("local", "first")),
+            Key("scheduler_options", "mapping", "For the scheduler.", keys=(
+                Key("host", "text", "Address that it listens at."),
+                Key("interface", "text", "Network interface that it listens on."),
+                Key("port", "whole", "TCP port that it listens at; 0: any."),
+            )),
             Key("remote_python", "there|words", "Python there; or a list, one a host."),
-            Key("worker_class", "choice", "What a worker is.",
-                ("distributed.Nanny", "distributed.Worker", "dask_cuda.CUDAWorker")),
+            Key("prologue", "words", "Lines of shell that run there before Python."),
+            Key("environment", "texts", "Environment variables there."),
         ),
-        fixed="the hosts are its size: name as many as you want workers on",
+        fixed="the hosts, and n_workers in worker_options, are its size",
         start_timeout=120.0,
     ),
     "slurm": KindKeys(

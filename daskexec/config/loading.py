@@ -93,7 +93,7 @@ class _Reader:
             walltime = derived.complete(kind, kwargs, self.problems, line, lines)
             if adapt:
                 adapt.setdefault("wait_count", derived.WAIT_COUNT)
-        self._check_required(kind, kwargs)
+        self._check_required(kind)
         return ClusterConfig(
             name=self.path.stem,
             kind=cast(Kind, kind),
@@ -205,18 +205,12 @@ class _Reader:
                 )
         return block
 
-    def _check_required(self, kind: str, kwargs: dict[str, Any]) -> None:
+    def _check_required(self, kind: str) -> None:
         line = self._line("cluster_kwargs", "jobqueue", "kind")
         if kind == "scheduler" and "address" not in self.block:
             self.problems.add(line, "address is missing: where does the scheduler listen?")
         if kind == "ssh" and "hosts" not in self.block:
-            self.problems.add(line, "hosts is missing: the scheduler's host, and the workers'")
-        elif kind == "ssh" and len(kwargs.get("hosts") or [1, 2]) < 2:
-            self.problems.add(
-                self.block["hosts"].line,
-                "hosts must be two or more: the first has the scheduler, each other a worker; "
-                "name one twice where it is to have both",
-            )
+            self.problems.add(line, "hosts is missing: on which hosts do the workers run?")
 
     def _check_size(
         self, kind: str, kwargs: dict[str, Any], scale: dict[str, Any], adapt: dict[str, Any]
@@ -269,11 +263,13 @@ class _Reader:
         return {
             name: self._checked(known[name], item, f"{where}{name}")
             for name, item in given.items()
-            if name in known and not item.void()
+            if name in known and (known[name].null or not item.void())
         }
 
     def _checked(self, key: Key, item: Item, where: str) -> Any:
         value = item.value
+        if key.null and value is None:
+            return None
         shape = "mapping" if isinstance(value, dict) else "list" if isinstance(value, list) else ""
         shape = shape or "scalar"
         types = key.type.split("|")
