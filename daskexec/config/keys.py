@@ -83,7 +83,7 @@ _CLIENT = (
 
 TOP = (
     Key("description", "text", "One line for people: what `daskexec clusters` shows."),
-    Key("kind", "choice", "What is started."),
+    Key("kind", "choice", "What is started: one of the kinds below."),
     Key("cluster_class", "choice", "The same, by the name of Dask's class."),
     Key("cluster_kwargs", "mapping", "For the cluster: the keys of its kind, below."),
     Key("scale", "mapping", "How large the cluster is; not with adapt_kwargs."),
