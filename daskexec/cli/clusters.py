@@ -174,6 +174,8 @@ def _tell(config: ClusterConfig) -> None:
 
 def size(config: ClusterConfig) -> str:
     """Say in words how large a cluster is."""
+    from daskexec.config import QUEUES
+
     kwargs, scale, adapt = config.cluster_kwargs, config.scale, config.adapt
     if config.kind == "scheduler":
         return "that of the cluster that runs there"
@@ -182,7 +184,7 @@ def size(config: ClusterConfig) -> str:
     if config.kind == "ssh":
         each = kwargs.get("worker_options", {}).get("n_workers", 1)
         return f"{_many(len(kwargs['hosts']), 'host')}, {_many(each, 'worker')} on each"
-    unit = "job" if any(name.endswith("_jobs") for name in adapt) or "jobs" in scale else "worker"
+    unit = "job" if config.kind in QUEUES else "worker"
     if adapt:
         least = adapt.get("minimum_jobs", adapt.get("minimum", 0))
         most = adapt.get("maximum_jobs", adapt.get("maximum"))
@@ -192,7 +194,7 @@ def size(config: ClusterConfig) -> str:
         number = kwargs.get("n_workers")
         text = "a worker for each core" if number is None else _many(number, "worker")
     else:
-        text = _many(next(iter(scale.values()), 1), unit if scale else "job or worker")
+        text = _many(next(iter(scale.values()), 1), unit)
     if "cores" in kwargs:
         text += f"; each job {_many(kwargs['cores'], 'core')}, {kwargs.get('memory', '?')}"
     return text

@@ -48,7 +48,8 @@ def _of_kind(kind: str, keys: KindKeys) -> dict[str, Any]:
         named.append(
             {"properties": {"cluster_class": {"enum": classes}}, "required": ["cluster_class"]}
         )
-    old = {name: _old(name, new, keys) for name, new in OLD_NAMES.get(kind, {}).items()}
+    names = {**OLD_NAMES.get(kind, {}), **({"name": "job_name"} if kind in QUEUES else {})}
+    old = {name: _old(name, new, keys) for name, new in names.items()}
     then: dict[str, Any] = {"cluster_kwargs": _or_null([_mapping(keys.cluster, {}, old)])}
     for name, section in (("scale", keys.scale), ("adapt_kwargs", keys.adapt)):
         then[name] = _or_null([_mapping(section, {})]) if section else {"type": "null"}
@@ -74,7 +75,7 @@ def _mapping(
 
 def _old(name: str, new: str, keys: KindKeys) -> dict[str, Any]:
     key = next(key for key in keys.cluster if key.name == new)
-    return {**_value(key), "deprecated": True, "description": f"Old name of {new}."}
+    return {**_value(key), "deprecated": True, "description": f"Other name of {new}."}
 
 
 def _value(key: Key) -> dict[str, Any]:
