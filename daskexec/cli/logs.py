@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskexec.cli._common import INTERRUPTED, say
-from daskexec.errors import ClusterStartFailed
 
 if TYPE_CHECKING:
     from daskexec.logs.job import Plan, Progress
@@ -127,7 +126,14 @@ def logs(
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         ctx.exit(0)
-    except (ConnectionError, ClusterStartFailed) as error:
+    except ConnectionError as error:
+        say(f"Error: {error}")
+        ctx.exit(1)
+    except RuntimeError as error:
+        from daskexec.errors import ClusterStartFailed  # imports multiprocessing
+
+        if not isinstance(error, ClusterStartFailed):
+            raise
         say(f"Error: {error}")
         ctx.exit(1)
     ctx.exit(0 if good else 1)

@@ -199,8 +199,8 @@ def test_check_of_a_queue(home: Path) -> None:
         ("kind: local\nadapt_kwargs: {minimum: 1}", "1 to as many as the work asks for, as there "
          "is work", "this machine"),
         ("kind: threads", "4 threads", "this process"),
-        ("kind: scheduler\ncluster_kwargs: {address: 'h:1'}", "that of the cluster that runs there",
-         "tcp://h:1"),
+        ("kind: scheduler\ncluster_kwargs: {address: 'h:1'}",
+         "that of the cluster that runs there", "tcp://h:1"),
         ("kind: ssh\ncluster_kwargs: {hosts: [a, b]}", "2 hosts, 1 worker on each", "a, b"),
         ("kind: pbs\ncluster_kwargs: {cores: 1, memory: 4GB}\nscale: {jobs: 9}",
          "9 jobs; each job 1 core, 4GB", ""),
