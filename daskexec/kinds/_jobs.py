@@ -170,9 +170,10 @@ def as_config_error(config: ClusterConfig) -> Iterator[None]:
 
 def run_root(config: ClusterConfig) -> Path:
     """Return the folder, on a file system that the hosts share, for the folders of runs."""
-    return _path(told(config, "shared_temp_directory")) or Path(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache", "daskexec"
-    ).expanduser()
+    return (
+        _path(told(config, "shared_temp_directory"))
+        or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "daskexec").expanduser()
+    )
 
 
 def worker_security(config: ClusterConfig, folder: Path) -> Any:
@@ -279,7 +280,7 @@ def new_run_folder(config: ClusterConfig) -> Path:
         return Path(tempfile.mkdtemp(prefix="run-", dir=root))
     except OSError as exc:
         raise ClusterStartFailed(
-            f"cluster config {config.name!r} ({config.source}): no folder for keys and logs can be "
-            f"made in {root}: {exc.strerror}. Set shared_temp_directory to one that you can "
+            f"cluster config {config.name!r} ({config.source}): no folder for keys and logs can "
+            f"be made in {root}: {exc.strerror}. Set shared_temp_directory to one that you can "
             f"write to and that the compute nodes see too"
         ) from exc
