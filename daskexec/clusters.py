@@ -186,12 +186,15 @@ class Opened:
         As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
     start_timeout : float, optional
         Seconds to wait for a worker, where the cluster's config says so.
+    fate : callable, optional
+        As of `daskexec.kinds.RunningCluster`.
     """
 
     client: Any
     close: Callable[[], None]
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
+    fate: Callable[[str], str] | None = None
 
 
 def shared(executor: str, opened: Opened) -> Connect:
@@ -202,7 +205,7 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._messages import Line
 
         backend = DaskBackend(opened.client, executor, report)
-        return Line(backend, opened.close, trouble=opened.trouble)
+        return Line(backend, opened.close, trouble=opened.trouble, fate=opened.fate)
 
     return connect
 
@@ -249,7 +252,7 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
         finally:
             running.close()
 
-    return Opened(client, close, running.trouble, config.start_timeout)
+    return Opened(client, close, running.trouble, config.start_timeout, running.fate)
 
 
 def _connected(address: str, timeout: Any, **options: Any) -> Any:

@@ -20,6 +20,7 @@ FLOORS = {
     "_board": 0,
     "_checks": 0,
     "_pickling": 0,
+    "_quiet": 0,
     "_batching": 1,
     "_frames": 1,
     "_failures": 1,
