@@ -76,13 +76,18 @@ def _table(rows: list[dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     for name in ("name", "kind"):
         table.add_column(name, no_wrap=True)
-    for name in ("what", "file", "hides"):
-        table.add_column(name, overflow="fold")
+    table.add_column("what, and from which file", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, _fields(row)))  # as texts: a path may look like markup
+        name, kind, what, path, hides = _fields(row)
+        # As texts: a path may look like markup.
+        cell = Text(what)
+        cell.append(f"\n{path}", style="dim")
+        if hides:
+            cell.append(f"\nhides {hides}", style="yellow")
+        table.add_row(Text(name), Text(kind), cell)
     Console(file=sys.stdout).print(table)
 
 

@@ -74,7 +74,7 @@ class KindKeys:
 
 
 _CLIENT = (
-    Key("timeout", "duration", "How long the scheduler may take to answer. Seconds."),
+    Key("timeout", "seconds", "How long the scheduler may take to answer. Seconds."),
     Key("name", "text", "Name of the client on the dashboard."),
     Key("heartbeat_interval", "duration", "Time between two signs of life. Seconds."),
     Key("direct_to_workers", "flag", "Whether results come from the workers directly."),
@@ -90,17 +90,22 @@ TOP = (
     Key("adapt_kwargs", "mapping", "Between which bounds it follows the work; not with scale."),
     Key("client_kwargs", "mapping", "For the connection to the scheduler.", keys=_CLIENT),
     Key("dask_config", "free", "Dask's configuration: dotted names to values."),
-    Key("start_timeout", "duration", "How long the first worker may take to come. Seconds."),
+    Key("start_timeout", "seconds", "How long the first worker may take to come. Seconds."),
     Key("insecure", "flag", "No TLS, where it is the default: all may read and run calls."),
     Key("jobqueue", "free", "dask-jobqueue's own file, pasted, in place of the keys above."),
     Key("distributed", "free", "distributed's own file, pasted, in place of dask_config."),
 )
 
-_TLS = (
-    Key("tls_ca_file", "home", "Certificate of who signed the scheduler's. File, PEM."),
-    Key("tls_client_cert", "home", "Certificate of the client. File, PEM."),
-    Key("tls_client_key", "home", "Its key. File, PEM."),
-)
+_TLS = Key(
+    "security", "mapping", "For TLS, which an address with tls:// needs.",
+    keys=(
+        Key("tls_ca_file", "home", "Certificate of who signed the scheduler's. File, PEM."),
+        Key("tls_client_cert", "home", "Certificate of the client. File, PEM."),
+        Key("tls_client_key", "home", "Its key. File, PEM."),
+        Key("tls_ciphers", "text", "Ciphers that may be used, as OpenSSL has them."),
+        Key("require_encryption", "flag", "Whether to refuse what is not encrypted."),
+    ),
+)  # fmt: skip
 
 _SCHEDULER_OPTIONS = Key(
     "scheduler_options", "mapping", "For the scheduler.",
@@ -143,7 +148,6 @@ _JOB = (
     Key("nanny", "flag", "Whether a process watches each worker and starts it anew."),
     Key("shebang", "text", "First line of the job script."),
     Key("config_name", "text", "Section of dask's jobqueue.yaml that fills what is left out."),
-    Key("silence_logs", "text", "Level below which the scheduler logs nothing: error."),
     _SCHEDULER_OPTIONS,
 )  # fmt: skip
 _BY_NAME = {key.name: key for key in _JOB}
@@ -248,7 +252,7 @@ KINDS: dict[str, KindKeys] = {
     ),
     "scheduler": KindKeys(
         "A Dask scheduler that runs already.",
-        (Key("address", "address", "Where it listens: tcp://host:8786, tls://host:8786."), *_TLS),
+        (Key("address", "address", "Where it listens: tcp://host:8786, tls://host:8786."), _TLS),
         fixed="how many workers a scheduler that runs already has, is not ours to say",
     ),
     "ssh": KindKeys(
@@ -257,7 +261,7 @@ KINDS: dict[str, KindKeys] = {
             Key("hosts", "words", "Hosts, each of which runs workers; named twice: used twice."),
             Key("connect_options", "mapping|mappings", "For ssh; or a list, one a host.",
                 keys=_SSH_CONNECT),
-            Key("connect_timeout", "duration", "How long a host may take to answer. Seconds."),
+            Key("connect_timeout", "seconds", "How long a host may take to answer. Seconds."),
             Key("worker_options", "mapping", "For the workers.", keys=_SSH_WORKER),
             Key("scheduler", "choice", "Where the scheduler is: in this process, or on the first "
                 "host.", ("local", "first")),

@@ -94,6 +94,7 @@ class _Reader:
             if adapt:
                 adapt.setdefault("wait_count", derived.WAIT_COUNT)
         self._check_required(kind)
+        start = self._value("start_timeout")
         return ClusterConfig(
             name=self.path.stem,
             kind=cast(Kind, kind),
@@ -104,7 +105,7 @@ class _Reader:
             dask_config=self._dask_config(),
             scale=scale,
             adapt=adapt,
-            start_timeout=self._seconds("start_timeout", keys.start_timeout),
+            start_timeout=keys.start_timeout if start is None else start,
             insecure=bool(self._value("insecure")),
             walltime=walltime,
         )
@@ -359,14 +360,6 @@ class _Reader:
     def _value(self, name: str) -> Any:
         item = self.given.get(name)
         return None if item is None or item.void() else self._checked(_TOP[name], item, name)
-
-    def _seconds(self, name: str, default: float) -> float:
-        value = self._value(name)
-        if value is None:
-            return default
-        from dask.utils import parse_timedelta
-
-        return float(parse_timedelta(value))
 
     def _line(self, *names: str) -> int:
         """Return the line of the first of these sections that is there."""

@@ -114,6 +114,12 @@ def _duration(item: Item) -> Any:
     return item.value
 
 
+def _seconds(item: Item) -> float:
+    from dask.utils import parse_timedelta
+
+    return float(parse_timedelta(_duration(item)))
+
+
 def _walltime(item: Item) -> str:
     if isinstance(item.value, str):
         return item.text
@@ -221,6 +227,7 @@ TYPES: dict[str, Type] = {
     "duration": Type(
         _duration, "scalar", {"type": ["string", "number"]}, "seconds, or such as 15m"
     ),
+    "seconds": Type(_seconds, "scalar", {"type": ["string", "number"]}, "seconds, or such as 15m"),
     "walltime": Type(_walltime, "scalar", {"type": "string"}, 'time, quoted: "02:00:00"'),
     "path": Type(_path, "scalar", {"type": "string"}, "path; ~ is expanded"),
     "home": Type(_home, "scalar", {"type": "string"}, "path; ~ is expanded"),

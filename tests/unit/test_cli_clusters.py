@@ -81,9 +81,9 @@ def test_clusters_as_json(home: Path) -> None:
 
 def test_clusters_as_a_table(home: Path) -> None:
     """On a terminal: a table that fits it."""
-    (home / "mysite.yaml").write_text(SLURM + "description: '[bold]ours'\n")
+    (home / "slurm.yaml").write_text(SLURM + "description: '[bold]ours'\n")
     ours, theirs = pty.openpty()
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "70", "TERM": "dumb"}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "dumb"}
     command = [sys.executable, "-m", "daskexec", "clusters"]
     with subprocess.Popen(command, stdout=theirs, stderr=subprocess.PIPE, env=env) as running:
         os.close(theirs)
@@ -99,10 +99,10 @@ def test_clusters_as_a_table(home: Path) -> None:
         assert running.wait(30) == 0
     os.close(ours)
     lines = text.decode().splitlines()
-    assert lines[0].split() == ["name", "kind", "what", "file", "hides"]
-    assert max(map(len, lines)) <= 70
+    assert lines[0].split()[:3] == ["name", "kind", "what,"]
+    assert max(map(len, lines)) <= 80
     assert any("[bold]" in line for line in lines)
-    assert "slurm" in text.decode()
+    assert any("hides /" in line for line in lines)
 
 
 # -- config ---------------------------------------------------------------------------------------

@@ -433,6 +433,14 @@ def test_a_stagger_is_no_lifetime(write: Write) -> None:
     ]  # fmt: skip
 
 
+def test_tls(write: Write) -> None:
+    """Files for TLS are looked for at home."""
+    text = "kind: scheduler\ncluster_kwargs:\n  address: tls://h:1\n  security:\n"
+    kwargs = load_config(write(text + "    tls-ca-file: ~/ca.pem\n")).cluster_kwargs
+    home = os.environ["HOME"]
+    assert kwargs == {"address": "tls://h:1", "security": {"tls_ca_file": f"{home}/ca.pem"}}
+
+
 @given(st.integers(1, 10**8))
 def test_workers_leave_in_time(walltime: int) -> None:
     """Whatever the walltime: a worker lives, and leaves before the end at the latest."""
