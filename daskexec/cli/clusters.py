@@ -156,8 +156,6 @@ def _loaded(name: str) -> ClusterConfig:
 
 
 def _tell(config: ClusterConfig) -> None:
-    from daskexec.config import QUEUES
-
     described = f" ({config.description})" if config.description else ""
     told = {
         "config": config.source,
@@ -168,13 +166,22 @@ def _tell(config: ClusterConfig) -> None:
         "first worker": f"waited for {config.start_timeout:g} s at most",
         **{name: str(value) for name, value in config.dask_config.items()},
     }
+    script = _script(config)  # it may fail: nothing is told before
     for name, value in told.items():
         if value:
             click.echo(f"{name}: {value}")
-    if config.kind in QUEUES:
-        from daskexec.kinds.queues import job_script
+    if script:
+        click.echo(f"job script:\n\n{script}")
 
-        click.echo(f"job script:\n\n{job_script(config).strip()}")
+
+def _script(config: ClusterConfig) -> str:
+    from daskexec.config import QUEUES
+
+    if config.kind not in QUEUES:
+        return ""
+    from daskexec.kinds.queues import job_script
+
+    return job_script(config).strip()
 
 
 def size(config: ClusterConfig) -> str:

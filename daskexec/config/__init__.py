@@ -40,7 +40,8 @@ def load_config(name: str | os.PathLike[str]) -> ClusterConfig:
     Parameters
     ----------
     name : str or path
-        What `find_config` knows: the path of a file, or the name of one in the folders.
+        What `find_config` knows: the path of a file, or the name of one in the folders. A
+        ``Path`` is always a path.
 
     Raises
     ------
@@ -56,4 +57,4 @@ def load_config(name: str | os.PathLike[str]) -> ClusterConfig:
     # Imported here, so that an executor without a config does not wait for it.
     from daskexec.config.loading import load
 
-    return load(os.fspath(name))
+    return load(name if isinstance(name, str) else os.path.abspath(name))

@@ -150,11 +150,13 @@ def unknown_setting(name: str) -> str | None:
         return None
     known: Any = _settings()
     for depth, part in enumerate(parts):
-        if not isinstance(known, dict) or not known or part in _OPEN:
+        before = ".".join(parts[:depth])
+        if not known or part in _OPEN:
             return None
+        if not isinstance(known, dict):
+            return f": {before} is a single value"
         if part not in known:
             close = difflib.get_close_matches(part, list(known), n=1, cutoff=0.5)
-            before = ".".join(parts[:depth])
             if close:
                 return f"; did you mean {before}.{close[0]}?"
             return f"; below {before} there are {', '.join(sorted(known))}"

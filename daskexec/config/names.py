@@ -53,8 +53,7 @@ def list_configs() -> list[Found]:
     names = {
         path.stem
         for folder in folders()
-        if folder.is_dir()
-        for path in folder.iterdir()
+        for path in _within(folder)
         if path.suffix in _ENDINGS and path.is_file() and not path.name.startswith(".")
     }
     found = []
@@ -72,6 +71,14 @@ def suggest(name: str) -> str:
     close = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
     meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{meant}There are {', '.join(known)}; looked for in {', '.join(map(str, folders()))}"
+
+
+def _within(folder: Path) -> list[Path]:
+    """Return what is in a folder; nothing if it is not there, or not for us to read."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _files(name: str) -> list[Path]:

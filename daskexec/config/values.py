@@ -6,7 +6,6 @@ the file and returns the value for the config, or raises `ValueError` with what 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Callable
@@ -57,16 +56,6 @@ def _integer(least: int) -> Callable[[Item], int]:
         return value
 
     return check
-
-
-def _number(item: Item) -> float:
-    value = item.value
-    if item.filled:
-        with contextlib.suppress(ValueError):
-            value = float(item.text)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-        raise ValueError(f"must be a number, 0 or more, not {item.text}")
-    return value
 
 
 def _flag(item: Item) -> bool:
@@ -150,12 +139,12 @@ def _homes(item: Item) -> list[str]:
 
 
 def _path(item: Item) -> str:
-    text = os.path.expanduser(item.text)
+    """Expand a path that is used here, where jobs are submitted: a variable must be set here."""
+    text = os.path.expandvars(os.path.expanduser(item.text))
     if "$" in text:
-        name = re.sub(r"\W.*", "", text.split("$", 1)[1])
         raise ValueError(
-            f"nobody fills in the $ of {item.text}: write ${{{name or 'NAME'}}}, which is filled "
-            f"in when the config is loaded"
+            f"is used on this machine, and {text[text.index('$') :].partition('/')[0]} is not set "
+            f"in the environment here"
         )
     return text
 
@@ -218,9 +207,6 @@ TYPES: dict[str, Type] = {
     "whole": Type(
         _integer(0), "scalar", {"anyOf": [{"type": "integer", "minimum": 0}, _HOLE]}, "number"
     ),
-    "number": Type(
-        _number, "scalar", {"anyOf": [{"type": "number", "minimum": 0}, _HOLE]}, "number"
-    ),
     "flag": Type(_flag, "scalar", {"anyOf": [{"type": "boolean"}, _HOLE]}, "true or false"),
     "size": Type(_size, "scalar", {"type": ["string", "integer"]}, "bytes, such as 64GiB"),
     "limit": Type(_limit, "scalar", {"type": ["string", "number"]}, "bytes, such as 4GiB"),
@@ -229,7 +215,7 @@ TYPES: dict[str, Type] = {
     ),
     "seconds": Type(_seconds, "scalar", {"type": ["string", "number"]}, "seconds, or such as 15m"),
     "walltime": Type(_walltime, "scalar", {"type": "string"}, 'time, quoted: "02:00:00"'),
-    "path": Type(_path, "scalar", {"type": "string"}, "path; ~ is expanded"),
+    "path": Type(_path, "scalar", {"type": "string"}, "path; ~ and $VAR are expanded"),
     "home": Type(_home, "scalar", {"type": "string"}, "path; ~ is expanded"),
     "there": Type(_text, "scalar", {"type": "string"}, "path where the worker runs; $VAR is kept"),
     "secret": Type(_secret, "scalar", {"type": "string", "pattern": r"^\$\{\w+\}$"}, "${NAME}"),

@@ -100,6 +100,7 @@ def _all_keys(keys: tuple[Key, ...]) -> list[Key]:
 
 def test_the_table_is_whole() -> None:
     """Each key has a known type, a line of its own, its choices, and no twin."""
+    used: set[str] = set()
     for keys in (TOP, *(section for kind in KINDS.values() for section in _sections(kind))):
         assert len({key.name for key in keys}) == len(keys)
         for key in _all_keys(keys):
@@ -108,6 +109,8 @@ def test_the_table_is_whole() -> None:
             assert key.name == key.name.lower()
             for type_ in key.type.split("|"):
                 assert type_ in TYPES or type_ in ("choice", "mapping", "mappings")
+            used |= set(key.type.split("|"))
+    assert set(TYPES) <= used
     assert set(CLASSES.values()) <= set(KINDS)
 
 
