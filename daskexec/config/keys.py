@@ -201,6 +201,10 @@ _LOCAL = (
     Key("dashboard_address", "text", "Where to serve the dashboard: 127.0.0.1:8787."),
     Key("silence_logs", "whole", "Level of Python's logging below which nothing is logged."),
     Key("name", "text", "Name of the cluster."),
+    Key(
+        "security", "flag", "TLS, with certificates made for the run; for machines of many users."
+    ),
+    Key("protocol", "choice", "What connections are.", ("tcp://", "tls://")),
     _SPILL,
     _RESOURCES,
 )
@@ -246,7 +250,8 @@ KINDS: dict[str, KindKeys] = {
     ),
     "threads": KindKeys(
         "Workers that are threads of this process.",
-        tuple(key for key in _LOCAL if key.name not in ("n_workers", "host")),
+        tuple(key for key in _LOCAL 
+              if key.name not in ("n_workers", "host", "security", "protocol")),
         fixed="its size is threads_per_worker, in cluster_kwargs",
         start_timeout=60.0,
     ),
