@@ -240,7 +240,8 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
     running = open_cluster(config, max_workers)
     try:
         options = {"timeout": timeout, **config.client_kwargs}
-        client = _connected(running.address, security=running.security, **options)
+        with config.in_force():
+            client = _connected(running.address, security=running.security, **options)
     except BaseException:
         running.close()
         raise

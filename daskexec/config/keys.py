@@ -250,7 +250,7 @@ KINDS: dict[str, KindKeys] = {
     ),
     "threads": KindKeys(
         "Workers that are threads of this process.",
-        tuple(key for key in _LOCAL 
+        tuple(key for key in _LOCAL
               if key.name not in ("n_workers", "host", "security", "protocol")),
         fixed="its size is threads_per_worker, in cluster_kwargs",
         start_timeout=60.0,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,3 +63,14 @@ class ClusterConfig:
     start_timeout: float = 900.0
     insecure: bool = False
     walltime: float | None = None
+
+    @contextlib.contextmanager
+    def in_force(self) -> Iterator[None]:
+        """Have `dask_config` in force, in this process, while the body of a ``with`` runs."""
+        if not self.dask_config:
+            yield
+            return
+        import dask
+
+        with dask.config.set(dict(self.dask_config)):
+            yield

@@ -380,6 +380,16 @@ def test_settings_of_dask(write: Write) -> None:
     }
 
 
+def test_settings_of_dask_are_in_force_on_workers(write: Write) -> None:
+    """What dask_config says holds where the cluster is started, and not any more after that."""
+    name = "distributed.worker.memory.spill"
+    text = f"kind: local\nscale: {{workers: 1}}\ndask_config: {{{name}: 0.123}}\n"
+    with get_executor(str(write(text))) as executor:
+        assert executor.submit(dask.config.get, name).result(60) == 0.123
+        assert dask.config.get(name, None) != 0.123
+        assert executor._max_workers == 1  # type: ignore[attr-defined]
+
+
 def test_ssh(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """Options of ssh: a list for the hosts, secrets from the environment, null for no check."""
     monkeypatch.setenv("MY_PASSPHRASE", "secret")
