@@ -265,9 +265,11 @@ class _SSHCluster:
                 "scheduler": self._for_host.get(host.label, self.address),
                 "names": [f"{host.label}-{i}" for i in range(number)],
                 "options": options,
+                "stale": host.scratch,
             },
         )
-        host.addresses = dict((await process.up)["workers"])
+        news = await process.up
+        host.addresses, host.scratch = dict(news["workers"]), str(news["scratch"])
         host.trouble = ""
 
     async def _launch(self, host: Host, boot: dict[str, Any]) -> Process:

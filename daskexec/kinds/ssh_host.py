@@ -37,6 +37,7 @@ GRACE = 6.0
 #: Seconds in which the scheduler must answer.
 REACH = 10.0
 
+_PREFIX = "daskexec-ssh-"
 _Tell = Callable[..., None]
 
 
@@ -51,8 +52,11 @@ def main() -> None:
     import dask.config
 
     dask.config.set(boot["config"])
+    stale = boot.get("stale", "")  # of a process before this one that was killed
+    if os.path.basename(stale).startswith(_PREFIX):
+        shutil.rmtree(stale, ignore_errors=True)
     scratch = _scratch(boot["options"].pop("local_directory", None))
-    leash = _Leash(boot["patience"], scratch)
+    leash = _Leash(boot["patience"], scratch, tell)
     try:
         asyncio.run(_run(boot, scratch, tell, leash))
     except BaseException as exc:
@@ -66,7 +70,7 @@ def _scratch(within: str | None) -> str:
     if within is not None:
         within = os.path.expanduser(os.path.expandvars(within))
         os.makedirs(within, exist_ok=True)
-    return tempfile.mkdtemp(prefix="daskexec-ssh-", dir=within)
+    return tempfile.mkdtemp(prefix=_PREFIX, dir=within)
 
 
 def _teller() -> _Tell:
@@ -90,10 +94,12 @@ class _Leash:
         Seconds without a sign of the driver after which it counts as gone.
     scratch : str
         The folder to remove at the end.
+    tell : callable
+        As from `_teller`.
     """
 
-    def __init__(self, patience: float, scratch: str) -> None:
-        self._patience, self._scratch = patience, scratch
+    def __init__(self, patience: float, scratch: str, tell: _Tell) -> None:
+        self._patience, self._scratch, self._tell = patience, scratch, tell
         self._loop: asyncio.AbstractEventLoop | None = None
         self._cut: asyncio.Event | None = None
         self._was_cut = threading.Event()
@@ -112,6 +118,8 @@ class _Leash:
             news = os.read(0, 4096)
             if not news or b"end" in news:
                 break
+        else:
+            self._tell("failed", what=f"no sign of the driver for {self._patience:g} s")
         self._was_cut.set()
         loop, cut = self._loop, self._cut
         if loop is not None and cut is not None:
@@ -188,10 +196,9 @@ async def _workers(boot: dict[str, Any], scratch: str, security: Any, tell: _Tel
 
     options = dict(boot["options"])
     if len(boot["names"]) > 1:
-        from distributed import system
+        from dask.system import CPU_COUNT
 
-        share = system.CPU_COUNT // len(boot["names"])  # type: ignore[attr-defined]
-        options.setdefault("nthreads", max(1, share))
+        options.setdefault("nthreads", max(1, CPU_COUNT // len(boot["names"])))
     if not ("host" in options or "interface" in options):
         options["host"] = _own_address(boot["scheduler"])
     await _reach(boot["scheduler"], security)
@@ -212,7 +219,8 @@ async def _workers(boot: dict[str, Any], scratch: str, security: Any, tell: _Tel
     except BaseException:
         await asyncio.gather(*(nanny.close() for nanny in nannies), return_exceptions=True)
         raise
-    tell("up", workers={nanny.name: nanny.worker_address for nanny in nannies}, pid=os.getpid())
+    addresses = {nanny.name: nanny.worker_address for nanny in nannies}
+    tell("up", workers=addresses, scratch=scratch)
     return nannies
 
 

@@ -154,6 +154,7 @@ class Host:
         self.connection: Any = None
         self.trouble = ""
         self.addresses: dict[str, str] = {}  # of its workers, by name
+        self.scratch = ""  # its folder there
 
 
 # --- what the config says -----------------------------------------------------------------------
