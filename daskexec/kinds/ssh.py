@@ -48,6 +48,7 @@ import importlib.util
 import json
 import logging
 import sys
+import tempfile
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -100,7 +101,7 @@ class _SSHCluster:
         self._closed = False
         self._lock = threading.Lock()  # guards the close
         self._tasks: list[asyncio.Task[Any]] = []
-        self._quiet = contextlib.ExitStack()
+        self._exits = contextlib.ExitStack()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="daskexec ssh", daemon=True
@@ -134,7 +135,7 @@ class _SSHCluster:
             try:
                 self._do(self._close())
             finally:
-                self._quiet.close()
+                self._exits.close()
                 self._loop.call_soon_threadsafe(self._loop.stop)
                 self._thread.join(10)
                 if not self._thread.is_alive():
@@ -213,8 +214,10 @@ class _SSHCluster:
         everywhere = len(set(ends)) > 1 and not ("host" in options or "interface" in options)
         if not ("host" in options or "interface" in options):
             options["host"] = "0.0.0.0" if everywhere else ends[0]
-        self._quiet.enter_context(silence_logging_cmgr(logging.CRITICAL))  # it logs to stderr
-        with dask.config.set(dict(self._config.dask_config)):
+        self._exits.enter_context(silence_logging_cmgr(logging.CRITICAL))  # it logs to stderr
+        # The scheduler has a working folder, which it does not remove.
+        folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="daskexec-ssh-"))
+        with dask.config.set({**self._config.dask_config, "temporary-directory": folder}):
             self._scheduler = await Scheduler(
                 protocol="tls" if self.security else "tcp",
                 security=self.security,

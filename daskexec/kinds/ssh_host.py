@@ -56,6 +56,7 @@ def main() -> None:
     if os.path.basename(stale).startswith(_PREFIX):
         shutil.rmtree(stale, ignore_errors=True)
     scratch = _scratch(boot["options"].pop("local_directory", None))
+    dask.config.set({"temporary-directory": scratch})
     leash = _Leash(boot["patience"], scratch, tell)
     try:
         asyncio.run(_run(boot, scratch, tell, leash))

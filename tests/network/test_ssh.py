@@ -387,7 +387,8 @@ def test_driver_is_killed(server: Server, tmp_path: Path, scheduler: str) -> Non
         program.process.wait(LIMIT)
         nothing_left(tmp_path)
     finally:
-        program.end()
+        program.kill()
+        program.process.communicate()
 
 
 def test_driver_says_nothing_more(
@@ -415,5 +416,6 @@ def test_polite_end(server: Server, tmp_path: Path) -> None:
         "    time.sleep(600)\n", ""
     )
     ended = Program(script, tmp_path, words).end()
-    assert (ended.code, ended.out, ended.err) == (0, "ready\n", "")
+    assert (ended.code, ended.out) == (0, "ready\n")
+    assert ended.clean(), ended
     nothing_left(tmp_path)
