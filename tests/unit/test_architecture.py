@@ -41,6 +41,7 @@ FLOORS = {
     "_local": 6,
     "_packing": 5,
     "_placing": 5,
+    "_security": 5,
     "_settling": 5,
     "clusters": 7,
     "_dispatcher": 6,
