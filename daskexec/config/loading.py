@@ -6,6 +6,7 @@ All that is wrong with a file is told at once, each with its line.
 from __future__ import annotations
 
 import difflib
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -198,11 +199,8 @@ class _Reader:
                 continue
             block[new] = item
             if old != "name":
-                warnings.warn(
-                    f"{self.path}, line {item.line}: {old.replace('_', '-')} is an old name, of "
-                    f"{new}; it was taken as that",
-                    ExecutorWarning,
-                    stacklevel=8,
+                self._warn(
+                    item, f"{old.replace('_', '-')} is an old name, of {new}; it was taken as that"
                 )
         return block
 
@@ -230,12 +228,10 @@ class _Reader:
                     f"{least} is {adapt[least]}, more than {most}, {adapt[most]}",
                 )
         if adapt and (kwargs.get("processes") or 1) > 1:
-            warnings.warn(
-                f"{self.path}, line {self.given['adapt_kwargs'].line}: with processes: "
-                f"{kwargs['processes']} and adapt_kwargs, a job is ended when one of its workers "
-                f"is idle, and started again soon: processes: 1 does not have this",
-                ExecutorWarning,
-                stacklevel=7,
+            self._warn(
+                self.given["adapt_kwargs"],
+                f"with processes: {kwargs['processes']} and adapt_kwargs, a job is ended when one "
+                f"of its workers is idle, and started again soon: processes: 1 does not have this",
             )
 
     # -- sections -----------------------------------------------------------------------------
@@ -367,6 +363,14 @@ class _Reader:
 
     def _say(self, item: Item, message: str) -> None:
         self.problems.add(item.line, message)
+
+    def _warn(self, item: Item, message: str) -> None:
+        """Warn at the line of the program that named the config, however deep it is."""
+        frame, depth = sys._getframe(), 1
+        while frame.f_back and str(frame.f_globals.get("__name__")).startswith("daskexec."):
+            frame, depth = frame.f_back, depth + 1
+        told = f"{self.path}, line {item.line}: {message}"
+        warnings.warn(told, ExecutorWarning, stacklevel=depth)
 
 
 def _shape(type_: str) -> str:

@@ -75,6 +75,14 @@ def test_what_is_shipped_is_right(path: Path) -> None:
     assert path.read_text().startswith("# yaml-language-server: $schema=./schema.json\n")
 
 
+def test_what_is_to_be_edited_is_marked() -> None:
+    """All but what works as it is has marked lines, and a mark is never in a comment's line."""
+    for path in shipped().glob("*.yaml"):
+        lines = [line for line in path.read_text().splitlines() if "<- edit" in line]
+        assert bool(lines) != (path.stem in ("local", "threads"))
+        assert all("  # <- edit" in line and not line.lstrip().startswith("#") for line in lines)
+
+
 def test_every_kind_is_shipped() -> None:
     """There is a config of each kind, called as the kind."""
     assert {load_config(path).kind for path in shipped().glob("*.yaml")} == set(KINDS)
@@ -396,12 +404,12 @@ def test_ssh(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "kind: ssh\ncluster_kwargs:\n  hosts: [a, b]\n  connect_options:\n"
         "    - {client_keys: ~/key, passphrase: '${MY_PASSPHRASE}', known_hosts: null}\n"
-        "    - {port: 2222}\n"
+        "    - {port: 2222, config: []}\n"
     )
     first, second = load_config(write(text)).cluster_kwargs["connect_options"]
     home = os.environ["HOME"]
     assert first == {"client_keys": [f"{home}/key"], "passphrase": "secret", "known_hosts": None}
-    assert second == {"port": 2222}
+    assert second == {"port": 2222, "config": []}
 
 
 def test_times_and_flags_of_the_whole(write: Write) -> None:
@@ -534,8 +542,9 @@ def test_old_names_that_say_nothing(write: Write) -> None:
 def test_several_processes_that_adapt(write: Write) -> None:
     """processes > 1 with adapt_kwargs is a warning, alone it is none."""
     text = SLURM + "  processes: 2\nadapt_kwargs: {maximum_jobs: 3}\n"
-    with pytest.warns(ExecutorWarning, match="line 6: with processes: 2 and adapt_kwargs"):
+    with pytest.warns(ExecutorWarning, match="line 6: with processes: 2 and adapt_k") as caught:
         config = load_config(write(text))
+    assert caught[0].filename == __file__  # and not some line of daskexec
     assert config.adapt == {"maximum_jobs": 3, "wait_count": 12}
 
 
