@@ -6,6 +6,7 @@ All that is wrong with a file is told at once, each with its line.
 from __future__ import annotations
 
 import difflib
+import re
 import sys
 import warnings
 from collections.abc import Iterable
@@ -86,7 +87,6 @@ class _Reader:
         kwargs = self._cluster(kind, keys)
         scale = self._section("scale", keys.scale, kind)
         adapt = self._section("adapt_kwargs", keys.adapt, kind)
-        self._check_size(kind, kwargs, scale, adapt)
         walltime = None
         if kind in QUEUES:
             line = self._line("cluster_kwargs", "jobqueue")
@@ -94,10 +94,12 @@ class _Reader:
             walltime = derived.complete(kind, kwargs, self.problems, line, lines)
             if adapt:
                 adapt.setdefault("wait_count", derived.WAIT_COUNT)
+        self._check_size(kind, kwargs, scale, adapt)
         self._check_required(kind)
         start = self._value("start_timeout")
         return ClusterConfig(
-            name=self.path.stem,
+            # It is a part of command lines of jobs.
+            name=re.sub(r"[^\w.+-]+", "-", self.path.stem),
             kind=cast(Kind, kind),
             source=str(self.path),
             description=self._value("description") or "",
@@ -205,11 +207,13 @@ class _Reader:
         return block
 
     def _check_required(self, kind: str) -> None:
-        line = self._line("cluster_kwargs", "jobqueue", "kind")
-        if kind == "scheduler" and "address" not in self.block:
-            self.problems.add(line, "address is missing: where does the scheduler listen?")
-        if kind == "ssh" and "hosts" not in self.block:
-            self.problems.add(line, "hosts is missing: on which hosts do the workers run?")
+        for needing, name, question in (
+            ("scheduler", "address", "where does the scheduler listen?"),
+            ("ssh", "hosts", "on which hosts do the workers run?"),
+        ):
+            if kind == needing and (name not in self.block or self.block[name].void()):
+                line = self._line("cluster_kwargs", "kind", "cluster_class")
+                self.problems.add(line, f"{name} is missing: {question}")
 
     def _check_size(
         self, kind: str, kwargs: dict[str, Any], scale: dict[str, Any], adapt: dict[str, Any]
@@ -227,10 +231,11 @@ class _Reader:
                     self.given["adapt_kwargs"],
                     f"{least} is {adapt[least]}, more than {most}, {adapt[most]}",
                 )
-        if adapt and (kwargs.get("processes") or 1) > 1:
+        processes = derived.processes(kind, kwargs) if kind in QUEUES else 1
+        if adapt and processes > 1:
             self._warn(
                 self.given["adapt_kwargs"],
-                f"with processes: {kwargs['processes']} and adapt_kwargs, a job is ended when one "
+                f"with processes: {processes} and adapt_kwargs, a job is ended when one "
                 f"of its workers is idle, and started again soon: processes: 1 does not have this",
             )
 
@@ -238,7 +243,7 @@ class _Reader:
 
     def _section(self, name: str, keys: tuple[Key, ...], kind: str) -> dict[str, Any]:
         item = self.given.get(name)
-        if item is None or item.value is None:
+        if item is None or item.void():
             return {}
         if not keys:
             self._say(item, f"{name} is not for kind {kind}: {KINDS[kind].fixed}")
