@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from daskexec.errors import GraphCycle as GraphCycle
     from daskexec.errors import GraphError as GraphError
     from daskexec.errors import InitializerFailed as InitializerFailed
+    from daskexec.errors import InsecureConnection as InsecureConnection
     from daskexec.errors import RemoteError as RemoteError
     from daskexec.errors import RemoteTraceback as RemoteTraceback
     from daskexec.errors import SchedulerLost as SchedulerLost
@@ -46,6 +47,7 @@ _HOMES = {
     "GraphError": "daskexec.errors",
     "GraphRun": "daskexec.graph",
     "InitializerFailed": "daskexec.errors",
+    "InsecureConnection": "daskexec.errors",
     "RemoteError": "daskexec.errors",
     "RemoteTraceback": "daskexec.errors",
     "SchedulerLost": "daskexec.errors",
