@@ -85,6 +85,7 @@ def config(tmp_path: Path) -> Iterator[Callable[..., ClusterConfig]]:
             "interface": "lo",
             "log_directory": str(tmp_path / "logs"),
             "shared_temp_directory": str(shared),
+            "local_directory": str(tmp_path / "scratch"),
             # The code under test, wherever a job starts.
             "job_script_prologue": [f"export PYTHONPATH={path}"],
         }

@@ -58,7 +58,7 @@ def test_keys_are_the_users_alone(slurm: Queue, config: Configs, tmp_path: Path)
 def test_the_log_job(slurm: Queue, config: Configs, tmp_path: Path) -> None:
     """The report of the log job is that of this machine, to the last byte."""
     demo = tmp_path / "demo"
-    made = config("slurm", {"local_directory": str(tmp_path / "scratch")}, scale={"jobs": 2})
+    made = config("slurm", scale={"jobs": 2})
     file = tmp_path / "mysite.yaml"
     file.write_text(yaml.safe_dump({
         "kind": "slurm",
