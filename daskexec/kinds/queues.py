@@ -273,13 +273,12 @@ class QueueCluster:
         """
         book, deadline = self._book, time.monotonic() + _FATE_PATIENCE
         while not book.settled(worker) and not book.closing.is_set():
-            with book.looked:
-                looks = book.looks
-                self._book.wake.set()
-                while book.looks == looks and time.monotonic() < deadline:
-                    book.looked.wait(deadline - time.monotonic())
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 break
+            book.wake.set()
+            with book.looked:
+                book.looked.wait(min(left, 0.5))
         return book.fate(worker)
 
     def scale(self, workers: int) -> None:
