@@ -195,12 +195,15 @@ class Opened:
         As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
     start_timeout : float, optional
         Seconds to wait for a worker, where the cluster's config says so.
+    last_words : callable, optional
+        Why the scheduler is gone, where the cluster was started from a config and may know.
     """
 
     client: Any
     close: Callable[[], None]
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
+    last_words: Callable[[], str] | None = None
 
 
 def shared(executor: str, opened: Opened) -> Connect:
@@ -211,7 +214,7 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._messages import Line
 
         backend = DaskBackend(opened.client, executor, report)
-        return Line(backend, opened.close, trouble=opened.trouble)
+        return Line(backend, opened.close, trouble=opened.trouble, last_words=opened.last_words)
 
     return connect
 
@@ -258,7 +261,8 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
         finally:
             running.close()
 
-    return Opened(client, close, running.trouble, config.start_timeout)
+    last_words = getattr(running, "last_words", None)
+    return Opened(client, close, running.trouble, config.start_timeout, last_words)
 
 
 def _connected(address: str, timeout: Any, **options: Any) -> Any:
