@@ -331,8 +331,10 @@ class _GatewayCluster:
             ) from None
         except aiohttp.ClientResponseError as exc:
             raise self._refusal(exc) from None
-        except aiohttp.InvalidURL:
-            raise _wrong(self._config, f"{self._settings['address']!r} is no URL") from None
+        except ValueError as exc:  # what the client makes of a 404, here of a whole page
+            if str(exc).lstrip().startswith("<"):
+                raise self._stranger() from None
+            raise
         except GatewayServerError as exc:
             raise ClusterStartFailed(
                 f"{who} has failed inside: {exc or 'it says no more'}"
@@ -353,8 +355,13 @@ class _GatewayCluster:
                 f"check auth in {self._config.source or self._config.name}"
             )
         if exc.status == 200 or exc.status == 404:
-            return ClusterUnreachable(f"{who} is no dask-gateway: it answers with something else")
+            return self._stranger()
         return ClusterStartFailed(f"{who} refused a request: {exc.status} {exc.message}")
+
+    def _stranger(self) -> ClusterUnreachable:
+        return ClusterUnreachable(
+            f"{self._who()} is no dask-gateway: what answers there is another server"
+        )
 
     def _who(self) -> str:
         return f"the gateway at {self._settings['address']}"
