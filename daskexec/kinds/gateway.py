@@ -176,6 +176,8 @@ class _GatewayCluster:
             options = await self._options()
             await self._submit(options)
         await self._until_running()
+        if self._ours:
+            await self._fail_soon()
         await self._set_size(workers)
         self._watcher = asyncio.create_task(self._watch())
 
@@ -235,6 +237,34 @@ class _GatewayCluster:
                     f"{self._config.start_timeout:g} s (start_timeout)"
                 )
             await asyncio.sleep(LOOK_SOON)
+
+    async def _fail_soon(self) -> None:
+        """Have a task whose worker dies be given back to us at once, not tried on four workers.
+
+        Each of these would die as well, and a gateway takes workers that die as they begin for
+        a cluster that cannot start any, and ends it (``worker_start_failure_limit``). Whether
+        the task is tried again is for the dispatcher, which knows what else ran there.
+        """
+        from distributed import Client
+
+        def no_second_death(dask_scheduler: Any) -> None:  # goes there by value
+            dask_scheduler.allowed_failures = 0
+
+        try:
+            async with Client(
+                self.address,
+                security=self.security,
+                asynchronous=True,
+                timeout=REQUEST,
+                set_as_default=False,
+            ) as client:
+                await client.run_on_scheduler(no_second_death)
+        except OSError as exc:
+            proxy = self.address.rpartition("/")[0]
+            raise ClusterUnreachable(
+                f"{self._who()} has started cluster {self._name}, but its proxy for schedulers "
+                f"does not answer at {proxy} ({_first_line(exc)}): check proxy_address"
+            ) from None
 
     async def _set_size(self, workers: int | None) -> None:
         count = None if workers is None else -(-workers // self._threads_per_worker)

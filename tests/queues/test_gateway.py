@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from daskexec_testing.leaks import sharing
 from daskexec_testing.processes import environment, free_port, marked
 from daskexec_testing.services import require
 
-from daskexec import ClusterStartFailed, ClusterUnreachable, ConfigError, DaskExecutor
+from daskexec import ClusterStartFailed, ClusterUnreachable, ConfigError, DaskExecutor, WorkerDied
 from daskexec.config import ClusterConfig
 from daskexec.kinds import open_cluster
 
@@ -200,12 +201,19 @@ def test_a_cluster_by_name(server: Server) -> None:
 # -- it breaks -------------------------------------------------------------------------------
 
 
-def test_a_worker_dies(server: Server) -> None:
-    """A call that kills its worker fails alone, and the gateway brings the worker back."""
+def test_a_worker_dies(server: Server, gates: Gates) -> None:
+    """A call that kills its worker fails alone; the gateway brings the worker back each time."""
+    journal = gates.journal()
+
+    def kill() -> None:
+        journal.write("begun")
+        os._exit(1)
+
     with DaskExecutor(cluster=server.config(scale={"workers": 1})) as executor:
         before = executor.submit(calls.pid).result(LIMIT)
-        with pytest.raises(BrokenExecutor):
-            executor.submit(calls.exit_hard).result(LIMIT)
+        with pytest.raises(WorkerDied, match=r"kill\(\)"):
+            executor.submit(kill).result(LIMIT)
+        assert len(journal.lines()) <= 2  # once more, to tell the killer from its company
         assert executor.submit(calls.pid).result(LIMIT) != before
 
 
@@ -229,8 +237,9 @@ def test_the_cluster_is_stopped(server: Server, gates: Gates) -> None:
         executor.shutdown()
 
 
-def test_stopped_while_nobody_looks(server: Server) -> None:
+def test_stopped_while_unused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """That a cluster has ended is final, and the trouble says so."""
+    monkeypatch.setattr("daskexec.kinds.gateway.LOOK", 0.2)
     running = open_cluster(server.config(), None)
     try:
         eventually(lambda: running.trouble()[1], "the first look at the cluster")
@@ -307,6 +316,15 @@ def test_interrupted_while_it_starts(server: Server, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(gateway._GatewayCluster, "_run", interrupt)
     with pytest.raises(KeyboardInterrupt):
         open_cluster(server.config(), None)
+    assert not server.clusters()
+
+
+def test_wrong_proxy(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where schedulers cannot be reached through the address of the proxy, that is said."""
+    monkeypatch.setattr("daskexec.kinds.gateway.REQUEST", 3.0)
+    config = server.config(kwargs={"proxy_address": f"127.0.0.1:{free_port()}"})
+    with pytest.raises(ClusterUnreachable, match=r"proxy for schedulers does not answer .* check"):
+        DaskExecutor(cluster=config)
     assert not server.clusters()
 
 
