@@ -19,6 +19,7 @@ FLOORS = {
     "options": 0,
     "_board": 0,
     "_pickling": 0,
+    "_quiet": 0,
     "_batching": 1,
     "_frames": 1,
     "_failures": 1,
