@@ -1,8 +1,9 @@
 """Stand-ins for the commands of batch queues; README.md says what they are and are not.
 
-The program is called by the name of a command, parses a job script as that one would (`queue_commands`),
-and keeps one JSON file a job. Each job has a runner, a process of its own, which waits until the
-job may start, runs it, and writes down how it ended; removing a job is a signal to its runner.
+The program is called by the name of a command, parses a job script as that one would (in
+`queue_commands`), and keeps one JSON file a job. Each job has a runner, a process of its own,
+which waits until the job may start, runs it, and writes down how it ended; removing a job is a
+signal to its runner.
 """
 
 from __future__ import annotations
