@@ -197,6 +197,8 @@ class Opened:
         Seconds to wait for a worker, where the cluster's config says so.
     last_words : callable, optional
         Why the scheduler is gone, where the cluster was started from a config and may know.
+    fate : callable, optional
+        As of `daskexec.kinds.RunningCluster`.
     """
 
     client: Any
@@ -204,6 +206,7 @@ class Opened:
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
     last_words: Callable[[], str] | None = None
+    fate: Callable[[str], str] | None = None
 
 
 def shared(executor: str, opened: Opened) -> Connect:
@@ -214,7 +217,13 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._messages import Line
 
         backend = DaskBackend(opened.client, executor, report)
-        return Line(backend, opened.close, trouble=opened.trouble, last_words=opened.last_words)
+        return Line(
+            backend,
+            opened.close,
+            trouble=opened.trouble,
+            last_words=opened.last_words,
+            fate=opened.fate,
+        )
 
     return connect
 
@@ -261,8 +270,14 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
         finally:
             running.close()
 
-    last_words = getattr(running, "last_words", None)
-    return Opened(client, close, running.trouble, config.start_timeout, last_words)
+    return Opened(
+        client,
+        close,
+        running.trouble,
+        config.start_timeout,
+        last_words=getattr(running, "last_words", None),
+        fate=running.fate,
+    )
 
 
 def _connected(address: str, timeout: Any, **options: Any) -> Any:

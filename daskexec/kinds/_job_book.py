@@ -36,6 +36,7 @@ class Job:
 
     name: str  # of its worker; with several, of their common stem
     id: str
+    since: float  # when it was submitted
     state: JobState = SUBMITTED
     running_since: float | None = None
     workers: set[str] = field(default_factory=set)  # addresses of those that are there
@@ -85,7 +86,7 @@ class JobBook:
     def submitted(self, name: str, job: str) -> None:
         """Note that the queue has taken a job."""
         with self._lock:
-            self._jobs[name] = Job(name, job)
+            self._jobs[name] = Job(name, job, self._clock())
             self._refusals.clear()
             self._forget()
 
@@ -164,7 +165,7 @@ class JobBook:
 
     def _back_off(self, failures: int) -> None:
         """Do not submit at once again: a queue must not be flooded with what cannot work."""
-        self._not_before = self._clock() + min(300.0, 2.0 ** min(failures, 10))
+        self._not_before = self._clock() + min(300.0, 2.0 ** min(failures - 2, 10))
 
     def _forget(self) -> None:
         old = [name for name, job in self._jobs.items() if job.ended]
@@ -191,10 +192,17 @@ class JobBook:
         with self._lock:
             return [job.id for job in self._jobs.values() if not job.ended]
 
-    def all_joined(self) -> bool:
-        """Tell whether every job in the queue has workers."""
+    def next_look(self) -> float:
+        """Return the seconds after which the queue should be asked again.
+
+        Soon after a submission, when a job may start, or die; seldom when all is as it should.
+        """
         with self._lock:
-            return all(job.workers for job in self._jobs.values() if not job.ended)
+            open_ = [job for job in self._jobs.values() if not job.ended]
+            if open_ and all(job.workers for job in open_):
+                return 15.0
+            newest = max((job.since for job in open_), default=self._clock())
+            return 2.0 if self._clock() - newest < 60 else 5.0
 
     def to_drop(self) -> list[str]:
         """Return the names of the jobs that have ended, or have lost their workers for good."""

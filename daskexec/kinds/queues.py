@@ -49,9 +49,6 @@ __all__ = ["QueueCluster", "job_script", "open_cluster"]
 
 _LOG = logging.getLogger("daskexec")
 
-#: Seconds between two looks at the queue while jobs wait for their workers, and else.
-_SOON, _LATER = 3.0, 15.0
-
 #: Seconds for which `fate` waits for the queue's word on a worker that has just gone.
 _FATE_PATIENCE = 5.0
 
@@ -244,7 +241,7 @@ class QueueCluster:
                 return
             with contextlib.suppress(Exception):  # it is late, or the loop ends
                 self._on_loop(self._reconcile(), SUBMIT_PATIENCE)
-            self._wake.wait(_LATER if ids and self._book.all_joined() else _SOON)
+            self._wake.wait(self._book.next_look())
             self._wake.clear()
 
     async def _reconcile(self) -> None:
