@@ -6,6 +6,7 @@ a real Slurm through its ``qsub``, which reads what is written for PBS.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -22,6 +23,8 @@ from daskexec.config import ClusterConfig
 from daskexec.kinds.queues import job_script
 
 pytest.importorskip("dask_jobqueue")
+
+pytestmark = pytest.mark.filterwarnings("ignore:Neither the environment variable CONDOR_CONFIG")
 
 QSUB = Path("/opt/slurm-torque/usr/bin/qsub")
 """Where .ci/services puts Slurm's qsub: the package conflicts with Grid Engine's."""
@@ -105,8 +108,6 @@ def test_the_stand_in_reads_the_same(tmp_path: Path) -> None:
         check=True,
     )
     assert re.search(r"submitted to cluster 101\.", done.stdout)
-    import json
-
     job = json.loads((tmp_path / "jobs" / "101.json").read_text())
     assert job["command"] == expected
     assert job["err"] == str(tmp_path / "worker-101.0.err")
@@ -144,6 +145,7 @@ def test_slurm_takes_the_script_of_pbs(
     assert done.returncode == 0, done.stdout + done.stderr
     number = re.search(r"\d+", done.stdout)
     assert number is not None
+    eventually(marker.exists, "the job runs", 30)
     shown = subprocess.run(
         ["squeue", "-h", "-t", "all", "-j", number[0], "-o", "%j|%P|%C|%m|%l"],
         capture_output=True,
@@ -151,4 +153,3 @@ def test_slurm_takes_the_script_of_pbs(
         check=True,
     )
     assert shown.stdout.strip() == "dask-worker|debug|2|900M|9:00"
-    eventually(marker.exists, "the job has run", 30)
