@@ -36,8 +36,7 @@ def queue(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Queue]:
     """Each of the queues in turn; it must be empty at the end, and no process be left."""
-    monkeypatch.setattr("daskexec.kinds.queues._SOON", 0.2)
-    monkeypatch.setattr("daskexec.kinds.queues._LATER", 0.5)
+    monkeypatch.setattr("daskexec.kinds._job_book.JobBook.next_look", lambda book: 0.2)
     made = Queue(request.param, tmp_path, monkeypatch)
     yield made
     assert made.open_jobs() == []
