@@ -45,6 +45,7 @@ class Job:
     missed: int = 0
     unwanted: bool = False  # we have cancelled it
     log: str = ""  # where its log is and how it ends, once it has ended
+    lost: bool = False  # we have cancelled it, as its workers had gone
 
     @property
     def ended(self) -> bool:
@@ -68,6 +69,7 @@ class JobBook:
         self, logs: Path, lost_after: float = 15.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.address = ""  # of the scheduler
+        self.wake = threading.Event()  # set when the queue should be asked now
         self.closing = threading.Event()
         self._logs, self._lost_after, self._clock = logs, lost_after, clock
         self._lock = threading.Lock()  # guards all below
@@ -113,8 +115,9 @@ class JobBook:
             job = self._homes.get(address)
             if job is not None:
                 job.workers.discard(address)
-                if not job.workers:
+                if not job.workers and not job.unwanted:
                     job.left_at = self._clock()
+                    self.wake.set()
 
     def cancelled(self, name: str) -> bool:
         """Note that we do not want a job any more; tell whether it may be in the queue."""
@@ -122,6 +125,7 @@ class JobBook:
             job = self._jobs.get(name)
             if job is None:
                 return False
+            job.lost |= job.left_at is not None and not job.ended and not self.closing.is_set()
             job.unwanted = True
             return not job.ended or job.state.stays
 
@@ -158,6 +162,8 @@ class JobBook:
             state = GONE
         else:
             job.missed = 0
+        if job.lost and state.phase == "ended":  # by us: not what was wrong with it
+            state = JobState("ended", job.state.words)
         job.state = state
         if state.phase == "running" and job.running_since is None:
             job.running_since = self._clock()
@@ -201,6 +207,8 @@ class JobBook:
             open_ = [job for job in self._jobs.values() if not job.ended]
             if open_ and all(job.workers for job in open_):
                 return 15.0
+            if any(job.left_at is not None and not job.workers for job in open_):
+                return 1.0
             newest = max((job.since for job in open_), default=self._clock())
             return 2.0 if self._clock() - newest < 60 else 5.0
 
@@ -289,8 +297,8 @@ class JobBook:
         if job.state.phase != "running" or job.running_since is None:
             return job.state.words
         if job.joined:
-            return f"{job.state.words}, its worker has left"
-        return f"{job.state.words}, its worker has not joined yet"
+            return f"{job.state.words}, its worker gone"
+        return f"{job.state.words}, its worker not there yet"
 
     def fate(self, worker: str) -> str:
         """Return what is known of why a worker, by address or name, has gone; else ""."""
@@ -298,6 +306,8 @@ class JobBook:
             job = self._homes.get(worker) or self._job_of(worker)
             if job is None:
                 return ""
+            if job.lost:
+                return f"its job {job.id} was {job.state.words}, but its worker gone: cancelled"
             if not job.ended:
                 return f"job {job.id} is {job.state.words}, but its worker has gone"
             why = _MEANING.get(job.state.words.split()[0], "")
@@ -308,7 +318,7 @@ class JobBook:
         """Tell whether nothing is to be learnt about a worker that has gone."""
         with self._lock:
             job = self._homes.get(worker) or self._job_of(worker)
-            return job is None or job.ended
+            return job is None or job.ended or job.lost
 
 
 _MEANING = {

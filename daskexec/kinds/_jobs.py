@@ -13,6 +13,8 @@ import math
 import os
 import re
 import shlex
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,12 +50,34 @@ def cluster_class(kind: str) -> Any:
         dask-jobqueue is not installed.
     """
     try:
-        return getattr(importlib.import_module("dask_jobqueue"), _CLASSES[kind])
+        with _ctrl_c_left_alone():
+            return getattr(importlib.import_module("dask_jobqueue"), _CLASSES[kind])
     except ImportError as exc:
         raise ClusterStartFailed(
             f"clusters of kind {kind} need dask-jobqueue, which cannot be imported ({exc}): "
             f"pip install 'daskexec[hpc]'"
         ) from None
+
+
+@contextlib.contextmanager
+def _ctrl_c_left_alone() -> Iterator[None]:
+    """Keep the import of dask-jobqueue from setting a handler for SIGINT.
+
+    Its module ``runner`` does that: Ctrl-C would end the user's program without a word and with
+    exit code 0, and outside the main thread the import fails.
+    """
+    real = signal.signal
+
+    def guarded(number: Any, handler: Any) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") == "dask_jobqueue.runner":
+            return signal.getsignal(number)
+        return real(number, handler)
+
+    signal.signal = guarded  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = real
 
 
 @contextlib.contextmanager

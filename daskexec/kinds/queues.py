@@ -106,7 +106,6 @@ class QueueCluster:
         self._target: int | None = None  # jobs, of a cluster of fixed size
         self._closed = False
         self._lock = threading.Lock()  # guards the close
-        self._wake = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="daskexec-queue", daemon=True)
         self._undo = contextlib.ExitStack()
         self._undo.enter_context(dask.config.set(dict(config.dask_config)))
@@ -241,8 +240,8 @@ class QueueCluster:
                 return
             with contextlib.suppress(Exception):  # it is late, or the loop ends
                 self._on_loop(self._reconcile(), SUBMIT_PATIENCE)
-            self._wake.wait(self._book.next_look())
-            self._wake.clear()
+            self._book.wake.wait(self._book.next_look())
+            self._book.wake.clear()
 
     async def _reconcile(self) -> None:
         """Forget the jobs that are gone, and submit others in their place."""
@@ -270,7 +269,7 @@ class QueueCluster:
         while not book.settled(worker) and not book.closing.is_set():
             with book.looked:
                 looks = book.looks
-                self._wake.set()
+                self._book.wake.set()
                 while book.looks == looks and time.monotonic() < deadline:
                     book.looked.wait(deadline - time.monotonic())
             if time.monotonic() >= deadline:
@@ -306,7 +305,7 @@ class QueueCluster:
             self._closed = True
             atexit.unregister(self.close)
             self._book.closing.set()
-            self._wake.set()
+            self._book.wake.set()
             try:
                 self._end_cluster()
                 self._cancel_all()
