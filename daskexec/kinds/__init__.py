@@ -88,7 +88,8 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
         A package that this kind needs is not installed; see `needs`.
     """
     module = importlib.import_module(f"daskexec.kinds.{_HOMES[config.kind]}")
-    opened: RunningCluster = module.open_cluster(config, workers)
+    with config.in_force():  # what is started here, and its processes, read their settings now
+        opened: RunningCluster = module.open_cluster(config, workers)
     return opened
 
 
