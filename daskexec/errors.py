@@ -15,6 +15,7 @@
     │   └── ConfigError                      a cluster config that cannot be right
     ├── RuntimeError
     │   └── ClusterStartFailed               a cluster could not be started: what the queue said
+    │       └── PackageMissing               as a package is not installed; a ModuleNotFoundError
     ├── RemoteError                          an exception that cannot be rebuilt in this process
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
@@ -39,6 +40,7 @@ __all__ = [
     "ExecutorWarning",
     "InitializerFailed",
     "InsecureConnection",
+    "PackageMissing",
     "RemoteError",
     "RemoteTraceback",
     "SchedulerLost",
@@ -131,6 +133,23 @@ class ConfigError(ValueError):
 
 class ClusterStartFailed(RuntimeError):
     """A cluster could not be started; the message has the queue's, or the host's, own words."""
+
+
+class PackageMissing(ClusterStartFailed, ModuleNotFoundError):
+    """A kind of cluster needs a package that is not installed; the message says which, and how.
+
+    Attributes
+    ----------
+    name : str
+        Of the package, as it is imported.
+    """
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.name)
 
 
 class RemoteError(Exception):

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from daskexec.config import ClusterConfig
+from daskexec.errors import PackageMissing
 
 __all__ = ["RunningCluster", "needs", "open_cluster"]
 
@@ -84,8 +85,8 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
         It could not be started; nothing is left of it.
     ClusterUnreachable
         There is no scheduler, gateway or host at the address in the config.
-    ModuleNotFoundError
-        A package that this kind needs is not installed; see `needs`.
+    PackageMissing
+        A package that this kind needs is not installed. A ``ClusterStartFailed``.
     """
     module = importlib.import_module(f"daskexec.kinds.{_HOMES[config.kind]}")
     with config.in_force():  # what is started here, and its processes, read their settings now
@@ -98,7 +99,7 @@ def needs(package: str, *, extra: str, kind: str) -> ModuleType:
 
     Raises
     ------
-    ModuleNotFoundError
+    PackageMissing
         It is not installed; the message says how to install it.
     """
     try:
@@ -106,8 +107,8 @@ def needs(package: str, *, extra: str, kind: str) -> ModuleType:
     except ModuleNotFoundError as exc:
         missing = exc.name or package
         inner = "" if package.startswith(missing) else f" ({package} imports it)"
-        raise ModuleNotFoundError(
+        raise PackageMissing(
             f"a cluster of kind {kind!r} needs the package {missing}{inner}, and it is not "
             f"installed here: pip install 'daskexec[{extra}]'",
-            name=missing,
+            missing,
         ) from None

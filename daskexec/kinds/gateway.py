@@ -28,6 +28,7 @@ from daskexec.errors import (
     ClusterUnreachable,
     ConfigError,
     ExecutorWarning,
+    PackageMissing,
 )
 from daskexec.kinds import needs
 
@@ -474,9 +475,8 @@ def _auth(config: ClusterConfig, given: Any) -> Any:
             raise _wrong(config, f"auth of type {kind} has no key {key!r}")
     if kind == "kerberos":
         if importlib.util.find_spec("kerberos") is None:
-            raise ModuleNotFoundError(
-                "auth type kerberos needs the package kerberos: pip install pykerberos",
-                name="kerberos",
+            raise PackageMissing(
+                "auth type kerberos needs the package kerberos: pip install pykerberos", "kerberos"
             )
         return known.KerberosAuth()
     if kind == "jupyterhub":

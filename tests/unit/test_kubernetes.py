@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 from daskexec_testing.services import require
 
-from daskexec import ClusterStartFailed, ClusterUnreachable, ConfigError
+from daskexec import ClusterStartFailed, ClusterUnreachable, ConfigError, PackageMissing
 from daskexec.config import ClusterConfig
 from daskexec.kinds import kubernetes, open_cluster
 
@@ -171,7 +171,7 @@ def test_no_kubeconfig(kube: type[StandIn], monkeypatch: pytest.MonkeyPatch) -> 
 def test_package_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without dask-kubernetes the error says how to install it."""
     monkeypatch.setitem(sys.modules, "dask_kubernetes", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'daskexec\[kubernetes\]'"):
+    with pytest.raises(PackageMissing, match=r"pip install 'daskexec\[kubernetes\]'"):
         open_cluster(config())
 
 
