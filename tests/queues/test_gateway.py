@@ -113,18 +113,40 @@ def threads(executor: DaskExecutor) -> int:
 
 
 def test_the_log_job(server: Server, tmp_path: Path) -> None:
-    """A report made on the gateway's cluster is the same JSON as one made here; then all ends."""
-    from daskexec.logs.demo import write_demo
-    from daskexec.logs.job import analyze
-    from daskexec.select import SerialExecutor
+    """A report made on the gateway's cluster is the same JSON as one made here; then all ends.
 
-    demo = write_demo(tmp_path)
-    with SerialExecutor() as serial:
-        expected = analyze([demo.plain, demo.gzip], serial, part_size=1 << 18).to_json()
-    with DaskExecutor(cluster=server.config(scale={"workers": 2})) as executor:
-        assert server.clusters()
-        assert analyze([demo.plain, demo.gzip], executor, part_size=1 << 18).to_json() == expected
+    From the command line, with a config file, whose password is in the environment.
+    """
+    from daskexec.logs.demo import write_demo
+
+    demo = write_demo(tmp_path / "demo")
+    site = tmp_path / "site.yaml"
+    site.write_text(f"""
+        kind: gateway
+        cluster_kwargs:
+          address: {server.address}
+          proxy_address: gateway://127.0.0.1:{server.port + 1}
+          auth: {{type: basic, username: alice, password: "${{GATEWAY_PASSWORD}}"}}
+          cluster_options: {{worker_cores: 2}}
+        scale: {{workers: 1}}
+    """)
+
+    def report(spec: str) -> str:
+        command = [sys.executable, "-m", "daskexec", "logs", "--json", "--part-size", "256kiB"]
+        done = subprocess.run(
+            [*command, "--executor", spec, demo.plain, demo.gzip],
+            env={**environment("log-job", tmp_path / "tmp"), "GATEWAY_PASSWORD": "test"},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert report(str(site)) == report("serial")
     assert not server.clusters()
+    assert not marked("log-job")
 
 
 def test_scale(server: Server) -> None:
