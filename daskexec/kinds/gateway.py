@@ -5,11 +5,15 @@ That class is not used, as it cannot be given a time limit and says nothing whil
 is used is ``dask_gateway.Gateway``, asynchronously, on an event loop of its own (a thread of
 `distributed.utils.LoopRunner`): ``cluster_options``, ``submit``, ``get_cluster``,
 ``scale_cluster``, ``adapt_cluster``, ``stop_cluster``, ``close``. Every request has a time limit.
+
+A cluster ends with its executor, or with this process. Where the process is killed, the gateway
+goes on with the cluster until its own ``idle_timeout``, if its administrators have set one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
 import contextlib
 import difflib
@@ -106,6 +110,7 @@ class _GatewayCluster:
     # -- any thread ------------------------------------------------------------------------
 
     def open(self, workers: int | None) -> None:
+        atexit.register(self.close)
         try:
             self._run(self._open(workers))
         except BaseException:
@@ -135,6 +140,7 @@ class _GatewayCluster:
             if self._closed:
                 return
             self._closed = True
+            atexit.unregister(self.close)
             try:
                 left = self._run(self._close(), END + 3 * REQUEST)
             except concurrent.futures.TimeoutError:
@@ -337,7 +343,7 @@ class _GatewayCluster:
                 await asyncio.wait_for(self._end(), END)
             except (asyncio.TimeoutError, TimeoutError):
                 left = f"it had not ended within {END:g} s"
-            except (ConnectionError, ClusterStartFailed) as exc:
+            except (ConnectionError, ClusterStartFailed, ValueError) as exc:
                 left = str(exc)
         await self._gateway.close()
         return left

@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import urllib.request
@@ -299,7 +300,11 @@ def test_option_out_of_bounds(server: Server) -> None:
 
 @pytest.mark.parametrize(
     ("scheduler", "limit", "words"),
-    [("fails", 60.0, "is FAILED"), ("hangs", 1.0, r"has not started within 1 s")],
+    [
+        ("refused", 60.0, "refused the cluster: your group may have no more clusters"),
+        ("fails", 60.0, "is FAILED"),
+        ("hangs", 1.0, r"has not started within 1 s"),
+    ],
 )
 def test_a_cluster_that_does_not_start(
     server: Server, scheduler: str, limit: float, words: str
@@ -308,6 +313,27 @@ def test_a_cluster_that_does_not_start(
     config = server.config({"scheduler": scheduler}, start_timeout=limit)
     with pytest.raises(ClusterStartFailed, match=words):
         DaskExecutor(cluster=config)
+    assert not server.clusters()
+
+
+def test_left_to_the_exit(server: Server, tmp_path: Path) -> None:
+    """A program that ends without closing its cluster leaves none."""
+    program = f"""
+        from daskexec.config import ClusterConfig
+        from daskexec.kinds import open_cluster
+        running = open_cluster({server.config()!r})
+        print(running.address)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env=environment("left", tmp_path / "tmp"),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("gateway://")
     assert not server.clusters()
 
 

@@ -6,7 +6,8 @@ the packages dask-gateway-server[local] and distributed, and nothing else: the w
 dask-gateway-server brings its proxy along. Clusters take these options:
 
 - ``worker_cores``: threads of a worker, 1 or 2;
-- ``scheduler``: ``"fails"`` ends at once, ``"hangs"`` never listens; else a real one.
+- ``scheduler``: ``"fails"`` ends at once, ``"hangs"`` never listens, ``"refused"`` is not started
+  at all; else a real one.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ hang = [python, "-c", "import time; time.sleep(600)"]
 
 
 def chosen(options):
+    if options.scheduler == "refused":
+        raise ValueError("your group may have no more clusters")
     commands = {{"works": [*dask, "scheduler"], "fails": ["false"], "hangs": hang}}
     return {{
         "worker_cores": options.worker_cores,
@@ -46,7 +49,7 @@ c.Proxy.tcp_address = f"127.0.0.1:{{port + 1}}"
 c.UnsafeLocalBackend.clusters_directory = folder + "/clusters"
 c.UnsafeLocalBackend.cluster_options = Options(
     Integer("worker_cores", default=1, min=1, max=2),
-    Select("scheduler", ["works", "fails", "hangs"], default="works"),
+    Select("scheduler", ["works", "fails", "hangs", "refused"], default="works"),
     handler=chosen,
 )
 # Distributed no longer has the scripts dask-scheduler and dask-worker, which are the defaults.
