@@ -204,10 +204,15 @@ class QueueCluster:
         self._on_loop(self._scale(jobs), SUBMIT_PATIENCE + _STEP_PATIENCE)
         refusals = self._book.refusals()
         if refusals and not self._cluster.workers:
-            hint = f"`daskexec check {self._config.name}` prints the job script."
             raise ClusterStartFailed(
-                f"{self._which()} did not start, as the queue takes no job: {refusals[-1]}\n{hint}"
+                f"{self._which()} did not start, as the queue takes no job: {refusals[-1]}\n"
+                f"{self._hint()}"
             )
+
+    def _hint(self) -> str:
+        return (
+            f"`daskexec check {self._config.source or self._config.name}` prints the job script."
+        )
 
     async def _scale(self, jobs: int) -> None:
         self._cluster.scale(jobs=jobs)
@@ -258,7 +263,8 @@ class QueueCluster:
 
     def trouble(self) -> tuple[bool, str]:
         """Say what keeps workers from joining, in the queue's words; does not block."""
-        return self._book.trouble()
+        final, known = self._book.trouble()
+        return final, f"{known}\n{self._hint()}" if final else known
 
     def fate(self, worker: str) -> str:
         """Return what the queue says of the job of a worker that has gone; else "".
