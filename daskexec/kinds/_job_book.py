@@ -91,6 +91,7 @@ class JobBook:
             self._jobs[name] = Job(name, job, self._clock())
             self._refusals.clear()
             self._forget()
+            self.wake.set()
 
     def refused(self, why: str) -> None:
         """Note that the queue has not taken a job."""
@@ -125,7 +126,7 @@ class JobBook:
             job = self._jobs.get(name)
             if job is None:
                 return False
-            job.lost |= job.left_at is not None and not job.ended and not self.closing.is_set()
+            job.lost |= not job.ended and self._is_lost(job)
             job.unwanted = True
             return not job.ended or job.state.stays
 
@@ -249,14 +250,14 @@ class JobBook:
         """Say why no job will ever work, if so: with the lock held."""
         if any(job.workers for job in self._jobs.values()):
             return None
-        open_ = any(not job.ended and not job.unwanted for job in self._jobs.values())
-        if len(self._early) >= ENOUGH:
+        phases = {job.state.phase for job in self._jobs.values() if not job.unwanted}
+        if len(self._early) >= ENOUGH and "running" not in phases:  # whose workers may join
             last = self._early[-1]
             return (
                 f"{len(self._early)} jobs in a row ended before their workers joined the "
                 f"cluster. The last one, job {last.id}: {last.state.words}{last.log}"
             )
-        if len(self._refusals) >= ENOUGH and not open_:
+        if len(self._refusals) >= ENOUGH and not phases - {"ended"}:
             return f"the queue refused {len(self._refusals)} jobs in a row: {self._refusals[-1]}"
         return None
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from daskexec_testing.gates import eventually
 from daskexec_testing.queues import SERVICES, Queue, command
 from daskexec_testing.services import require
 
-from daskexec.config import ClusterConfig
+from daskexec.config import ClusterConfig, load_config
 
 
 def _service(script: str, action: str, *arguments: str) -> None:
@@ -90,15 +91,16 @@ def config(tmp_path: Path) -> Iterator[Callable[..., ClusterConfig]]:
             "job_script_prologue": [f"export PYTHONPATH={path}"],
         }
         quick = {"distributed.deploy.lost-worker-timeout": "3s"}
-        more["dask_config"] = {**quick, **more.get("dask_config", {})}
-        more.setdefault("start_timeout", 60.0)
-        return ClusterConfig(
-            name=kind,
-            kind=kind,  # type: ignore[arg-type]
-            source=str(tmp_path / f"{kind}.yaml"),
-            cluster_kwargs={**own, **(options or {})},
+        file = tmp_path / f"{kind}.yaml"
+        text = yaml.safe_dump({
+            "kind": kind,
+            "cluster_kwargs": {**own, **(options or {})},
+            "dask_config": {**quick, **more.pop("dask_config", {})},
+            "start_timeout": 60,
             **more,
-        )
+        })  # fmt: skip
+        file.write_text(text)
+        return load_config(file)
 
     yield make
     left = list(shared.rglob("*")) if shared.exists() else []

@@ -40,7 +40,7 @@ def test_the_log_job(sge: Queue, config: Configs, tmp_path: Path) -> None:
 def test_adapt(sge: Queue, config: Configs, gates: Gates) -> None:
     """From no job at all a load brings two, and idleness none again."""
     adapt = {"minimum_jobs": 0, "maximum_jobs": 2, "interval": "500ms", "wait_count": 4}
-    with DaskExecutor(cluster=config("sge", adapt=adapt)) as executor:
+    with DaskExecutor(cluster=config("sge", adapt_kwargs=adapt)) as executor:
         assert sge.is_empty()
         started, release = [gates.gate(), gates.gate()], gates.gate()
         held = [executor.submit(calls.hold, gate, release, 1) for gate in started]

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 from daskexec_testing import calls
 from daskexec_testing.gates import Gates, eventually
 from daskexec_testing.processes import Program
@@ -41,7 +40,9 @@ def test_a_refused_submission(slurm: Queue, config: Configs) -> None:
 
 def test_refused_when_it_would_grow(slurm: Queue, config: Configs) -> None:
     """Where jobs are asked for by load, their refusal breaks the executor, in Slurm's words."""
-    made = config("slurm", {"queue": "nosuch"}, adapt={"maximum_jobs": 2, "interval": "500ms"})
+    made = config(
+        "slurm", {"queue": "nosuch"}, adapt_kwargs={"maximum_jobs": 2, "interval": "500ms"}
+    )
     with DaskExecutor(cluster=made) as executor:
         future = executor.submit(calls.add, 1, 2)
         with pytest.raises(BrokenExecutor, match="invalid partition specified: nosuch"):
@@ -63,7 +64,7 @@ def test_a_job_that_dies_at_once(slurm: Queue, config: Configs) -> None:
 
 def test_a_job_that_waits(slurm: Queue, config: Configs) -> None:
     """A warning says why Slurm lets it wait; at start_timeout so does the calls' error."""
-    made = config("slurm", {"queue": "shut"}, start_timeout=8.0)
+    made = config("slurm", {"queue": "shut"}, start_timeout=8)
     with (
         pytest.warns(ExecutorWarning, match=r"job \d+: PENDING \(PartitionDown\)"),
         DaskExecutor(cluster=made) as executor,
@@ -171,12 +172,6 @@ def test_the_walltime(slurm: Queue, config: Configs) -> None:
 def test_interrupted(slurm: Queue, config: Configs, tmp_path: Path, gates: Gates) -> None:
     """Ctrl-C in a program with jobs in the queue: KeyboardInterrupt, and no job is left."""
     made = config("slurm", scale={"jobs": 2})
-    file = tmp_path / "mysite.yaml"
-    file.write_text(yaml.safe_dump({
-        "kind": "slurm",
-        "cluster_kwargs": dict(made.cluster_kwargs),
-        "scale": {"jobs": 2},
-    }))  # fmt: skip
     working = gates.gate()
     program = Program(
         textwrap.dedent(f"""
@@ -184,7 +179,7 @@ def test_interrupted(slurm: Queue, config: Configs, tmp_path: Path, gates: Gates
             from pathlib import Path
             from daskexec import DaskExecutor
 
-            with DaskExecutor(cluster={str(file)!r}) as executor:
+            with DaskExecutor(cluster={made.source!r}) as executor:
                 list(executor.map(abs, range(10)))
                 Path({working.path!r}).touch()
                 list(executor.map(time.sleep, [0.5] * 60))

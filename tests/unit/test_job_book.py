@@ -58,6 +58,17 @@ def test_jobs_that_die_early(book: JobBook, tmp_path: Path) -> None:
     assert not book.may_submit()
 
 
+def test_a_job_that_runs_may_make_good(book: JobBook) -> None:
+    """However many have died early, a job that runs is waited for."""
+    for number in range(5):
+        book.submitted(f"w-{number}", str(number))
+    states = {str(number): FAILED for number in range(4)}
+    book.look({**states, "4": RUNNING})
+    assert not book.trouble()[0]
+    book.look({"4": FAILED})
+    assert book.trouble()[0]
+
+
 def test_a_worker_that_joins_makes_good(book: JobBook) -> None:
     """Early deaths are forgotten when a worker joins."""
     for number in (1, 2):
@@ -97,6 +108,7 @@ def test_a_job_that_ends_is_dropped(book: JobBook) -> None:
     book.submitted("w-0", "12")
     book.joined("tls://n1:1", "w-0")
     book.look({"12": RUNNING})
+    book.wake.clear()
     book.left("tls://n1:1")
     assert book.wake.is_set()
     assert not book.settled("tls://n1:1")

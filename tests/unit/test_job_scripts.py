@@ -9,17 +9,21 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from daskexec.config import ClusterConfig
+from daskexec.config import ClusterConfig, load_config
 from daskexec.errors import ConfigError
 
 if importlib.util.find_spec("dask_jobqueue") is None:  # an import by itself would set SIGINT
     pytest.skip("needs dask-jobqueue (daskexec[hpc])", allow_module_level=True)
 
+from daskexec.kinds._jobs import new_run_folder
 from daskexec.kinds.queues import job_script
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -51,13 +55,24 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def made(kind: str, **more: Any) -> ClusterConfig:
-    options = {**BASE, **KINDS[kind], **more.pop("options", {})}
-    return ClusterConfig("mysite", kind, cluster_kwargs=options, **more)  # type: ignore[arg-type]
+Made = Callable[..., ClusterConfig]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Loads a config of a kind, with other options."""
+
+    def make(kind: str, options: dict[str, Any] | None = None, **more: Any) -> ClusterConfig:
+        kwargs = {**BASE, **KINDS[kind], **(options or {})}
+        file = tmp_path / "mysite.yaml"
+        file.write_text(yaml.safe_dump({"kind": kind, "cluster_kwargs": kwargs, **more}))
+        return load_config(file)
+
+    return make
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_golden(kind: str) -> None:
+def test_golden(made: Made, kind: str) -> None:
     """The script of a kind of queue is, to the letter, that of its file."""
     script = job_script(made(kind, dask_config={"distributed.comm.timeouts.tcp": "60s"}))
     path = GOLDEN / f"{kind}.sh"
@@ -67,14 +82,14 @@ def test_golden(kind: str) -> None:
     assert not Path("/nosuch").exists()  # nothing of it was made
 
 
-def test_insecure() -> None:
+def test_insecure(made: Made) -> None:
     """Without encryption the workers are given no certificates, and a plain protocol."""
     script = job_script(made("slurm", insecure=True))
     assert "--tls" not in script
     assert "--protocol tcp://" in script
 
 
-def test_one_process_unless_told() -> None:
+def test_one_process_unless_told(made: Made) -> None:
     """A job is one worker process, where Dask would start several."""
     assert "--nworkers" not in job_script(made("slurm"))
     assert "--nthreads 16 " in job_script(made("slurm"))
@@ -83,39 +98,11 @@ def test_one_process_unless_told() -> None:
     assert "--nthreads 4 " in script
 
 
-@pytest.mark.parametrize(
-    ("kind", "walltime", "lifetime"),
-    [
-        ("slurm", "02:00:00", "6600s"),
-        ("slurm", "1-00:00:00", "85800s"),
-        ("slurm", "60", "3240s"),
-        ("slurm", "00:01:00", "40s"),
-        ("pbs", "48:00:00", "172200s"),
-        ("lsf", "02:00", "6600s"),
-        ("slurm", "00:00:30", None),
-        ("slurm", "UNLIMITED", None),
-    ],
-)
-def test_workers_leave_before_the_walltime(kind: str, walltime: str, lifetime: str | None) -> None:
-    """A worker's lifetime is a little below the walltime, however that is written."""
-    script = job_script(made(kind, options={"walltime": walltime}))
-    assert (f"--lifetime {lifetime} " in script) == (lifetime is not None)
-    assert ("--lifetime" in script) == (lifetime is not None)
-
-
-def test_own_lifetime_and_requeueing_stay() -> None:
-    """What the config says itself of lifetime and requeueing is not added to."""
-    options = {"worker_extra_args": ["--lifetime", "5m"], "job_extra_directives": ["--requeue"]}
-    script = job_script(made("slurm", options=options))
-    assert script.count("--lifetime") == 1
-    assert "--no-requeue" not in script
-
-
-@pytest.mark.parametrize("options", [{"colour": "red"}, {"cores": None}])
-def test_what_dask_jobqueue_does_not_take(options: dict[str, Any]) -> None:
+def test_what_dask_jobqueue_does_not_take(made: Made) -> None:
     """Options that dask-jobqueue refuses are an error that names the config's file."""
-    with pytest.raises(ConfigError, match=r"/etc/mysite.yaml: cluster_kwargs: .*"):
-        job_script(made("slurm", source="/etc/mysite.yaml", options=options))
+    wrong = replace(made("slurm"), cluster_kwargs={**BASE, "colour": "red"})
+    with pytest.raises(ConfigError, match=r"mysite.yaml: cluster_kwargs: .*colour"):
+        job_script(wrong)
 
 
 def test_ctrl_c_is_left_alone() -> None:
@@ -134,3 +121,24 @@ assert cluster_class("slurm").__name__ == "SLURMCluster"
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
+
+
+def test_what_a_killed_process_has_left(made: Made, tmp_path: Path) -> None:
+    """Keys that a killed process of this host has left are removed by the next run; logs stay."""
+    config = made("slurm", {"shared_temp_directory": str(tmp_path / "shared")})
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mine = new_run_folder(config)
+    old = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{ended.pid}-"))
+    other = mine.with_name(f"run-otherhost-{ended.pid}-x")
+    for folder in (old, other):
+        (folder / "logs").mkdir(parents=True)
+        (folder / "logs" / "12.err").touch()
+        (folder / "worker-key.pem").touch()
+    new = new_run_folder(config)
+    assert not (old / "worker-key.pem").exists()
+    assert (old / "logs" / "12.err").exists()
+    assert (other / "worker-key.pem").exists()
+    assert mine.exists()
+    for folder in (mine, new):
+        assert folder.stat().st_mode & 0o077 == 0
