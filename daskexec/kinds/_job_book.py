@@ -215,16 +215,15 @@ class JobBook:
 
     def to_drop(self) -> list[str]:
         """Return the names of the jobs that have ended, or have lost their workers for good."""
-        now = self._clock()
         with self._lock:
             return [
                 job.name
                 for job in self._jobs.values()
-                if not job.unwanted
-                and (
-                    job.ended or (job.left_at is not None and now - job.left_at > self._lost_after)
-                )
+                if not job.unwanted and (job.ended or self._is_lost(job))
             ]
+
+    def _is_lost(self, job: Job) -> bool:
+        return job.left_at is not None and self._clock() - job.left_at > self._lost_after
 
     def addresses(self, names: Iterable[str]) -> list[str]:
         """Return the addresses of the workers that jobs have now."""

@@ -363,11 +363,13 @@ class QueueCluster:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.5)
-        warnings.warn(
-            f"{self._which()} is closed, but may have jobs in the queue: "
-            f"{' '.join([*command, *left])}",
+        # Not warnings.warn: no line of this file explains anything to its reader.
+        warnings.warn_explicit(
+            f"{self._which()} is closed, but may have jobs in the queue, which did not let them "
+            f"go: {' '.join([*command, *left])}",
             ExecutorWarning,
-            stacklevel=2,
+            "daskexec",
+            0,
         )
 
 
