@@ -138,6 +138,8 @@ class Line:
         Send a signal to all worker processes, on clusters of our own.
     trouble : callable, optional
         What keeps workers from joining, and whether that is final, on clusters of our own.
+    last_words : callable, optional
+        Why the scheduler is gone, where somebody may know; may block for some seconds.
     fate : callable, optional
         Why a worker, by its address, has gone; "" where nothing is known. May wait for seconds.
     """
@@ -152,8 +154,9 @@ class Line:
         recycle: Callable[[int], None] | None = None,
         signal_workers: Callable[[int], None] | None = None,
         trouble: Callable[[], tuple[bool, str]] | None = None,
+        last_words: Callable[[], str] | None = None,
         fate: Callable[[str], str] | None = None,
     ) -> None:
         self.backend, self.close, self.board, self.trouble = backend, close, board, trouble
         self.death_of, self.recycle, self.signal_workers = death_of, recycle, signal_workers
-        self.fate = fate
+        self.last_words, self.fate = last_words, fate

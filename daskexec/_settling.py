@@ -105,8 +105,7 @@ class Settler:
                 self._ledger.threads = message.count
                 self._ledger.wake()
         elif isinstance(message, Lost):
-            error = message.error
-            self._give_up(like(error))
+            self._give_up(like(self._explained(message.error)))
         elif isinstance(message, Answer):
             answer = message.answer
             if not answer.cancelled() and answer.exception() is None:
@@ -123,7 +122,8 @@ class Settler:
         if line is None or not self._patience.due():
             return
         if not line.backend.alive():
-            self._give_up(lambda: BrokenExecutor("the cluster of this executor was lost"))
+            lost = self._explained(BrokenExecutor("the cluster of this executor was lost"))
+            self._give_up(like(lost))
             return
         final, known = line.trouble() if line.trouble is not None else (False, "")
         complaint = known if final else None
@@ -134,6 +134,12 @@ class Settler:
         if complaint is not None:
             reason = complaint
             self._give_up(lambda: BrokenExecutor(reason))
+
+    def _explained(self, loss: BaseException) -> BaseException:
+        """Add to the loss of the cluster what those who started it know of its end."""
+        line = self.line
+        words = line.last_words() if line is not None and line.last_words is not None else ""
+        return type(loss)(f"{loss}. {words}") if words else loss
 
     def _started(self, message: Started) -> None:
         task = self._ledger.started(message)

@@ -188,6 +188,8 @@ class Opened:
         As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
     start_timeout : float, optional
         Seconds to wait for a worker, where the cluster's config says so.
+    last_words : callable, optional
+        Why the scheduler is gone, where the cluster was started from a config and may know.
     fate : callable, optional
         As of `daskexec.kinds.RunningCluster`.
     """
@@ -196,6 +198,7 @@ class Opened:
     close: Callable[[], None]
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
+    last_words: Callable[[], str] | None = None
     fate: Callable[[str], str] | None = None
 
 
@@ -207,7 +210,13 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._messages import Line
 
         backend = DaskBackend(opened.client, executor, report)
-        return Line(backend, opened.close, trouble=opened.trouble, fate=opened.fate)
+        return Line(
+            backend,
+            opened.close,
+            trouble=opened.trouble,
+            last_words=opened.last_words,
+            fate=opened.fate,
+        )
 
     return connect
 
@@ -266,7 +275,14 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
         finally:
             running.close()
 
-    return Opened(client, close, running.trouble, config.start_timeout, running.fate)
+    return Opened(
+        client,
+        close,
+        running.trouble,
+        config.start_timeout,
+        last_words=getattr(running, "last_words", None),
+        fate=running.fate,
+    )
 
 
 def threads_of(client: Any) -> int:

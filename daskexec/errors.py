@@ -17,6 +17,7 @@
     │       └── GraphCycle                   properties that need themselves; a graphlib.CycleError
     ├── RuntimeError
     │   └── ClusterStartFailed               a cluster could not be started: what the queue said
+    │       └── PackageMissing               as a package is not installed; a ModuleNotFoundError
     ├── RemoteError                          an exception that cannot be rebuilt in this process
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
@@ -44,6 +45,7 @@ __all__ = [
     "GraphError",
     "InitializerFailed",
     "InsecureConnection",
+    "PackageMissing",
     "RemoteError",
     "RemoteTraceback",
     "SchedulerLost",
@@ -136,6 +138,23 @@ class ConfigError(ValueError):
 
 class ClusterStartFailed(RuntimeError):
     """A cluster could not be started; the message has the queue's, or the host's, own words."""
+
+
+class PackageMissing(ClusterStartFailed, ModuleNotFoundError):
+    """A kind of cluster needs a package that is not installed; the message says which, and how.
+
+    Attributes
+    ----------
+    name : str
+        Of the package, as it is imported.
+    """
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.name)
 
 
 class GraphError(ValueError):

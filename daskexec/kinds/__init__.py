@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from types import ModuleType
 from typing import Any, Protocol
 
 from daskexec.config import ClusterConfig
+from daskexec.errors import PackageMissing
 
-__all__ = ["RunningCluster", "open_cluster"]
+__all__ = ["RunningCluster", "needs", "open_cluster"]
 
 
 class RunningCluster(Protocol):
@@ -41,7 +43,12 @@ class RunningCluster(Protocol):
         """Return what is known of why a worker, by address or name, has gone; else ""."""
 
     def scale(self, workers: int) -> None:
-        """Ask for so many workers altogether; returns when they were asked for."""
+        """Ask for so many workers altogether; returns when they were asked for.
+
+        A cluster may have more to say than this protocol asks for: where it has a method
+        ``last_words() -> str``, that is called once when the connection to its scheduler was
+        lost, and says why; it may block for some seconds.
+        """
 
     def close(self) -> None:
         """End all that was started and leave nothing behind; blocks. A second one returns."""
@@ -79,6 +86,8 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
         It could not be started; nothing is left of it.
     ClusterUnreachable
         There is no scheduler, gateway or host at the address in the config.
+    PackageMissing
+        A package that this kind needs is not installed. A ``ClusterStartFailed``.
     """
     module = importlib.import_module(f"daskexec.kinds.{_HOMES[config.kind]}")
     with contextlib.ExitStack() as settings:
@@ -90,3 +99,23 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
         if keep is not None:
             keep(settings.pop_all())
     return opened
+
+
+def needs(package: str, *, extra: str, kind: str) -> ModuleType:
+    """Import and return a package that a kind of cluster needs.
+
+    Raises
+    ------
+    PackageMissing
+        It is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as exc:
+        missing = exc.name or package
+        inner = "" if package.startswith(missing) else f" ({package} imports it)"
+        raise PackageMissing(
+            f"a cluster of kind {kind!r} needs the package {missing}{inner}, and it is not "
+            f"installed here: pip install 'daskexec[{extra}]'",
+            missing,
+        ) from None

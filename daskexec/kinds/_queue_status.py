@@ -341,8 +341,10 @@ def read_oarstat(text: str) -> States:
     for job, fields in _json(text, {}).items():
         state = str(fields.get("state", ""))
         if state in ("Terminated", "Error", "toError"):
-            code = str(fields.get("exit_code") or "")
-            states[job] = JobState("ended", state + (_exit(code) if code else ""))
+            status = re.match(r"\d+", str(fields.get("exit_code") or ""))
+            code = int(status[0]) if status else 0  # as of wait(2)
+            shown = _exit(code >> 8, code & 0x7F) if code else ""
+            states[job] = JobState("ended", state + shown)
         elif state in ("Running", "Finishing", "Suspended", "Resuming"):
             hosts = ", ".join(fields.get("assigned_network_address") or [])
             states[job] = JobState("running", f"{state} on {hosts}" if hosts else state)

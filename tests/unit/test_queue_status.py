@@ -161,18 +161,22 @@ def test_lsf() -> None:
 
 
 def test_oar() -> None:
-    """OAR's JSON."""
+    """OAR's JSON; its exit codes are those of wait(2)."""
     told = answers({
         "oarstat": says(
             '{"1": {"state": "Waiting", "message": "R=4,W=2:0:0"},'
             ' "2": {"state": "Running", "assigned_network_address": ["node7"]},'
-            ' "3": {"state": "Error", "exit_code": "32512 (127,0,0)"}}'
+            ' "3": {"state": "Error", "exit_code": "32512 (127,0,0)"},'
+            ' "4": {"state": "Terminated", "exit_code": 9},'
+            ' "5": {"state": "Terminated", "exit_code": 0}}'
         )
     })  # fmt: skip
-    assert ask("oar", list("123"), told) == {
+    assert ask("oar", list("12345"), told) == {
         "1": JobState("waiting", "Waiting (R=4,W=2:0:0)"),
         "2": JobState("running", "Running on node7"),
-        "3": JobState("ended", "Error (exit code 32512 (127,0,0))"),
+        "3": JobState("ended", "Error (exit code 127)"),
+        "4": JobState("ended", "Terminated (signal 9)"),
+        "5": JobState("ended", "Terminated"),
     }
 
 
