@@ -38,7 +38,8 @@ from distributed.utils import offload
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
 from daskexec._large import Large
-from daskexec._messages import Done, Failed, Lost, Slow, Started, Threads
+from daskexec._lifetimes import Where
+from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Threads
 from daskexec._placing import Placing, without_size_warning
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
@@ -55,7 +56,7 @@ RemoteFuture: TypeAlias = Any
 class _Need:
     """A ticket that needs large objects, while it is not done."""
 
-    __slots__ = ("ahead", "generation", "large", "losses", "options", "placed", "ticket")
+    __slots__ = ("ahead", "generation", "large", "losses", "options", "placed", "ticket", "where")
 
     def __init__(
         self,
@@ -63,10 +64,11 @@ class _Need:
         options: CallOptions,
         ahead: float,
         large: Sequence[Large],
+        where: Where | None,
         generation: int,
     ) -> None:
         self.ticket, self.options, self.ahead, self.large = ticket, options, ahead, large
-        self.generation = generation
+        self.where, self.generation = where, generation
         self.placed: list[RemoteFuture] = []  # the objects, of the last attempt
         self.losses = 0  # attempts that Dask forgot, since a large object was lost
 
@@ -81,7 +83,7 @@ class DaskBackend:
     executor : str
         Id of the executor; the workers' messages carry it.
     report : callable
-        Takes `Started`, `Done`, `Slow`, `Failed`, `Lost` and `Threads`, on the client's loop.
+        Takes the messages of `daskexec._messages`, on the client's loop.
     direct : bool or None
         Fetch results from the workers themselves; None leaves it to Dask.
     coming : int
@@ -100,6 +102,8 @@ class DaskBackend:
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
+    #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
+    TIME = "a worker with more of its lifetime left"
 
     def __init__(
         self,
@@ -130,6 +134,7 @@ class DaskBackend:
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._plugin: str | None = None
+        self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -154,14 +159,15 @@ class DaskBackend:
         options: CallOptions,
         ahead: float = 0.0,
         large: Sequence[Large] = (),
+        where: Where | None = None,
     ) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
         if large:
-            need = _Need(ticket, options, ahead, large, self.client.generation)
+            need = _Need(ticket, options, ahead, large, where, self.client.generation)
             self._needs[ticket.key] = need
             self._loop.call_soon_threadsafe(self._spawn_supply, need)
             return
-        future = self._submit(ticket, options, ahead)
+        future = self._submit(ticket, options, ahead, where)
         self._loop.call_soon_threadsafe(self._watch, future)
 
     def _submit(
@@ -169,8 +175,15 @@ class DaskBackend:
         ticket: Ticket,
         options: CallOptions,
         ahead: float,
+        where: Where | None,
         large: Iterable[RemoteFuture] = (),
     ) -> RemoteFuture:
+        resources = dict(options.resources) if options.resources else {}
+        workers = list(options.workers) if options.workers else []
+        if where is not None:
+            workers = list(where.workers)
+            if not workers:
+                resources[self.TIME] = 1
         with without_size_warning(len(ticket.load)):
             future = self.client.submit(
                 _remote.run_task,
@@ -180,8 +193,9 @@ class DaskBackend:
                 pure=False,
                 fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
                 priority=options.priority + ahead,  # Dask takes fractions, too
-                resources=dict(options.resources) if options.resources else None,
-                workers=list(options.workers) if options.workers else None,
+                resources=resources or None,
+                workers=workers or None,
+                allow_other_workers=bool(workers) and where is not None and not where.strict,
             )
         self._futures[ticket.key] = future
         return future
@@ -200,6 +214,16 @@ class DaskBackend:
     ) -> concurrent.futures.Future[dict[str, Any]]:
         """Take from a worker what waits behind a slow task: see `_remote.relieve`."""
         return self._run(self._relieve(key, worker, waiting))
+
+    def watch_ends(self) -> None:
+        """Report when workers will end, now and whenever some have come or gone."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._run(self._watch_ends())
+
+    def give_up(self, key: str) -> None:
+        """Have nothing more to do with a task, whether it runs or not."""
+        with contextlib.suppress(RuntimeError):
+            self._run(self._give_up(key))
 
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
@@ -278,6 +302,32 @@ class DaskBackend:
             return  # the connection is going; the pulse will see it
         self._placing.workers = len(threads)
         self._report(Threads(max(least, sum(threads.values()))))
+        if self._ends is not None and self._ends.keys() != threads.keys():
+            await self._ask_ends(self._ends, [*threads])
+
+    async def _watch_ends(self) -> None:
+        if self._ends is None:
+            self._ends = {}
+            await self._count_threads()
+
+    async def _ask_ends(
+        self, known: dict[str, tuple[float, float] | None], workers: list[str]
+    ) -> None:
+        """Ask the workers that are new when they end; report all, on this clock's time."""
+        for worker in known.keys() - set(workers):
+            del known[worker]
+        new = [worker for worker in workers if worker not in known]
+        known.update(dict.fromkeys(new))  # asked once
+        answers = await self.client.run(_remote.end_of, workers=new, on_error="return")
+        told = {worker: answers.get(worker) for worker in new}
+        news = {worker: end if isinstance(end, tuple) else None for worker, end in told.items()}
+        known.update(news)
+        self._report(Ends(news, frozenset(workers)))
+
+    async def _give_up(self, key: str) -> None:
+        future = self._drop(key)
+        if future is not None and self.alive():
+            await self.client.cancel([future], asynchronous=True, force=True)
 
     async def _identity(self) -> Any:
         return await self.client.scheduler.identity(n_workers=-1)
@@ -331,7 +381,7 @@ class DaskBackend:
             ]
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
-            future = self._submit(need.ticket, need.options, need.ahead, need.placed)
+            future = self._submit(need.ticket, need.options, need.ahead, need.where, need.placed)
         except Exception as exc:
             if not self.alive():
                 self._lose()
@@ -558,6 +608,9 @@ class _Hub:
         backend = self._backends.get(message.get("daskexec", ""))
         if backend is not None and "done" in message:
             backend._told(message["done"], pickle.loads(message["outcome"]))
+        elif backend is not None and "cut" in message:
+            cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
+            backend._report(cut)
         elif backend is not None and "slow" in message:
             backend._report(Slow(key=message["slow"], worker=message["worker"]))
         elif backend is not None:
@@ -568,5 +621,7 @@ class _Hub:
                     name=message["name"],
                     pid=message["pid"],
                     worn=message.get("worn", False),
+                    left=message.get("left", 0.0),
+                    lifetime=message.get("lifetime", 0.0),
                 )
             )

@@ -207,6 +207,11 @@ class Run:
                 calls += 1
         return calls
 
+    def keep(self, calls: int) -> None:
+        """Hand back all but the first `calls` calls; before any is begun."""
+        while len(self.todo) > calls:
+            self.todo.pop()
+
     def outcome(self, first: int = 0) -> Outcome:
         """Return what came of the calls from `first` on, as far as they are over."""
         results: list[Any] = self.results[first:]

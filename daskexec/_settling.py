@@ -12,6 +12,8 @@ import contextlib
 import logging
 import os
 import queue
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
@@ -21,11 +23,12 @@ from daskexec._calls import Body, Outcome, size_of
 from daskexec._failures import Failure
 from daskexec._frames import load_result
 from daskexec._ledger import Ledger
-from daskexec._messages import Done, Failed, Line, Lost, Slow, Started, Threads
+from daskexec._lifetimes import CUT, cut_too_often
+from daskexec._messages import Cut, Done, Ends, Failed, Line, Lost, Slow, Started, Threads
 from daskexec._patience import Patience
 from daskexec._pickling import load
 from daskexec._tasks import Call, Raised, Stretch, Task
-from daskexec.errors import InitializerFailed, WorkerDied
+from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
 
 __all__ = ["CHECK", "Answer", "Settler", "like"]
@@ -49,9 +52,13 @@ class _Relief:
     """A message to the settle thread: what was taken from behind a slow call."""
 
     def __init__(
-        self, answer: concurrent.futures.Future[dict[str, Any]], task: Task, others: list[Task]
+        self,
+        answer: concurrent.futures.Future[dict[str, Any]],
+        task: Task,
+        others: list[Task],
+        cut: Cut | None = None,
     ) -> None:
-        self.answer, self.task, self.others = answer, task, others
+        self.answer, self.task, self.others, self.cut = answer, task, others, cut
 
 
 class Settler:
@@ -76,6 +83,7 @@ class Settler:
         self.line: Line | None = None  # set when the cluster is up
         self._ledger, self._patience = ledger, patience
         self._give_up = give_up
+        self._watches_ends = self._held_once = False
 
     def settle(self) -> None:
         """Handle messages until a None comes: the settle thread."""
@@ -116,6 +124,10 @@ class Settler:
             self._slow(message)
         elif isinstance(message, _Relief):
             self._relieved(message)
+        elif isinstance(message, Cut):
+            self._cut(message)
+        elif isinstance(message, Ends):
+            self._withdraw(self._ledger.learn_ends(message))
         self._check()
 
     def _check(self) -> None:
@@ -136,8 +148,16 @@ class Settler:
             self._give_up(lambda: BrokenExecutor(reason))
 
     def _started(self, message: Started) -> None:
+        task = self._ledger.sent.get(message.key)
+        before = task.started if task is not None else None
+        if task is not None and before is not None and before.lifetime:
+            # Begun anew by Dask, and nobody has said that it was cut off.
+            ran = min(before.left, time.monotonic() - task.started_at)
+            if ran >= before.left - CUT and self._cut_off(task, ran, before.lifetime, before):
+                return
         task = self._ledger.started(message)
         if task is not None:
+            task.started_at = time.monotonic()
             set_all_running(call.future for call in task.calls)
         self._replace_worn()
 
@@ -157,6 +177,8 @@ class Settler:
             self._refused(task, outcome)
         elif outcome.kind == "withdrawn":
             self.withdrawn({key}, task)
+        elif outcome.kind == "leaving":
+            self._leaving(task, outcome)
         self._replace_worn()
 
     def _results(self, task: Task, outcome: Outcome) -> None:
@@ -224,6 +246,79 @@ class Settler:
         barred = set(answer["barred"])
         for other in relief.others:
             self.withdrawn(barred, other)
+        if relief.cut is not None and task.end - task.told == 1:
+            self._cut_alone(task, relief.cut)
+
+    # -- workers that end at a known time --------------------------------------------------
+
+    def _leaving(self, task: Task, outcome: Outcome) -> None:
+        """A worker has not begun a task since it will end before: have it placed elsewhere."""
+        ledger = self._ledger
+        address = bytes(outcome.bodies[0]).decode()
+        with ledger.changed:
+            ledger.lifetimes.learn({address: (outcome.seconds[0], outcome.seconds[1])})
+            ledger.again(task)
+        self._watch_ends()
+
+    def _watch_ends(self) -> None:
+        if not self._watches_ends and self.line is not None:
+            self._watches_ends = True
+            self.line.backend.watch_ends()
+
+    def _withdraw(self, tasks: list[Task]) -> None:
+        """Take back what workers have not begun, to send it anew."""
+        if tasks and self.line is not None and self.line.backend.alive():
+            answer = self.line.backend.withdraw([task.key for task in tasks])
+            answer.add_done_callback(lambda done: self.inbox.put(Answer(done, tasks)))
+
+    def _cut(self, cut: Cut) -> None:
+        """A worker is about to end under a call: give the call up there, and try it again."""
+        task, line = self._ledger.sent.get(cut.key), self.line
+        if task is None or line is None or not line.backend.alive():
+            return
+        self._watch_ends()
+        if task.end - task.told == 1:
+            self._cut_alone(task, cut)
+            return
+        # First what was done of the task, and what was not begun.
+        answer = line.backend.relieve(cut.key, cut.worker, [])
+        answer.add_done_callback(lambda done: self.inbox.put(_Relief(done, task, [], cut)))
+
+    def _cut_alone(self, task: Task, cut: Cut) -> None:
+        if self.line is not None:
+            self.line.backend.give_up(task.key)
+        if not self._cut_off(task, cut.ran, cut.lifetime, task.started):
+            self._ledger.again(task, ran=True)
+
+    def _cut_off(self, task: Task, ran: float, lifetime: float, where: Started | None) -> bool:
+        """Note that the only call of a task was cut off; fail it if that was once too often."""
+        cuts = self._ledger.cut(task, ran, lifetime)
+        if not cut_too_often(cuts):
+            return False
+        worker, host = _place_of(where)
+        times = "once" if len(cuts) == 1 else f"{len(cuts)} times"
+        longest = ", ".join(f"{seconds:.3g} s" for seconds, _ in cuts)
+        reason = (
+            f"the call was cut off {times} by the end of its worker's lifetime of "
+            f"{lifetime:.3g} s; it had run for {longest}. It seems to take longer than workers "
+            f"live: give their jobs a longer walltime, or make calls that take less"
+        )
+        if self.line is not None:
+            self.line.backend.give_up(task.key)
+        self.fail(task, WorkerDied(_name_of(task), worker, host, reason, len(cuts)))
+        return True
+
+    def explain_hold(self, task: Task, needs: float, most: float) -> None:
+        """Warn, once, that calls wait for a worker with more time; on the dispatcher thread."""
+        if not self._held_once:
+            self._held_once = True
+            message = (
+                f"DaskExecutor is waiting: a call of {_name_of(task)}() is expected to take "
+                f"{needs:.3g} s, and no worker there is lives that long any more (at most "
+                f"{max(0.0, most):.3g} s). It and others like it are sent to workers that are "
+                f"still to come. If none will, start some, or give jobs a longer walltime"
+            )
+            warnings.warn_explicit(message, ExecutorWarning, "daskexec", 0)
 
     def _refused(self, task: Task, outcome: Outcome) -> None:
         """Another process had begun the task, and did not finish it."""
@@ -268,8 +363,7 @@ class Settler:
             self._ledger.again(task, ran=True)
         else:
             started = task.started
-            worker = started.name if started else ""
-            host = started.worker.rpartition(":")[0].rpartition("/")[2] if started else ""
+            worker, host = _place_of(started)
             died = WorkerDied(
                 _name_of(task), worker, host, "the connection to it was lost", _begun(task)
             )
@@ -340,6 +434,13 @@ def _loaded(
     loaded.reverse()
     while loaded:
         yield loaded.pop()
+
+
+def _place_of(started: Started | None) -> tuple[str, str]:
+    """Return the name and the host of the worker that has begun a task, as far as known."""
+    if started is None:
+        return "", ""
+    return started.name, started.worker.rpartition(":")[0].rpartition("/")[2]
 
 
 def _name_of(task: Task) -> str:
