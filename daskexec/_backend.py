@@ -37,6 +37,7 @@ from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
+from daskexec._code import Bundle, CodePlugin
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Threads
@@ -102,6 +103,8 @@ class DaskBackend:
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
+    #: Seconds in which workers must have taken uploaded code.
+    UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
     TIME = "a worker with more of its lifetime left"
 
@@ -133,7 +136,7 @@ class DaskBackend:
         self._lost = False
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._plugin: str | None = None
+        self._plugins: list[str] = []
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
 
     # -- any thread ------------------------------------------------------------------------
@@ -225,6 +228,22 @@ class DaskBackend:
         with contextlib.suppress(RuntimeError):
             self._run(self._give_up(key))
 
+    def upload(self, bundle: Bundle) -> None:
+        """Bring code to all workers, those to come too; blocks until those there have it.
+
+        Raises
+        ------
+        RuntimeError
+            A worker could not take it.
+        """
+        try:
+            self._run(self._upload(bundle)).result(self.UPLOAD)
+        except concurrent.futures.TimeoutError:
+            raise RuntimeError(
+                f"not all workers have said within {self.UPLOAD:g} s that they have "
+                f"{bundle.origin}; some may be paused or cut off"
+            ) from None
+
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
         outcome = self._futures.get(key)
@@ -278,7 +297,7 @@ class DaskBackend:
         _Hub.of(self.client).join(self)
         if initializer is not None:
             plugin = _remote.InitializerPlugin(self.executor, initializer)
-            self._plugin = plugin.name
+            self._plugins.append(plugin.name)
             responses = await self.client.register_plugin(plugin, name=plugin.name)
             for response in (responses or {}).values():
                 if isinstance(response, dict) and response.get("status") == "error":
@@ -286,6 +305,19 @@ class DaskBackend:
         await self._count_threads(self._coming)
         await offload(int)  # starts Dask's helper thread while one can still be started
         self._spawn(self._pulse())
+
+    async def _upload(self, bundle: Bundle) -> None:
+        plugin = CodePlugin(self.executor, bundle)
+        if plugin.name not in self._plugins:
+            self._plugins.append(plugin.name)
+        try:
+            await self.client.register_plugin(plugin, name=plugin.name)
+        except Exception as exc:
+            if not self.alive():
+                self._lose()
+            raise RuntimeError(
+                f"a worker could not take {bundle.origin}: {type(exc).__name__}: {exc}"
+            ) from exc
 
     async def _pulse(self) -> None:
         while not self._lost:
@@ -554,8 +586,8 @@ class DaskBackend:
         self._needs.clear()
         self._placing.clear()
         self._release()
-        if self._plugin is not None and self.client.status == "running":
-            await self.client.unregister_worker_plugin(self._plugin)
+        for name in self._plugins if self.client.status == "running" else ():
+            await self.client.unregister_worker_plugin(name)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = self._loop.create_task(work)

@@ -311,6 +311,12 @@ class Dispatcher:
                 return line.backend.value_future(task.key, future.key)
         return line.backend.plain_future(dump(future.result()), future.key)
 
+    def upload(self, bundle: Any) -> None:
+        """Bring code to all workers; blocks until those there have it."""
+        self.check_open()
+        self.refuse_to_block()
+        self.line().backend.upload(bundle)
+
     def refuse_to_block(self) -> None:
         """Raise RuntimeError on the thread that the results come through."""
         line = self._line

@@ -152,6 +152,9 @@ class Backend(Protocol):
     def plain_future(self, blob: bytes, name: str) -> Any:
         """Return the cluster's own future, called `name`, for an already pickled value."""
 
+    def upload(self, bundle: Any) -> None:
+        """Bring a `daskexec._code.Bundle` to all workers, those to come too; blocks."""
+
     def on_loop(self) -> bool:
         """Tell whether this thread carries the backend and so must not wait for it."""
 

@@ -30,7 +30,7 @@ from daskexec._failures import Failure
 from daskexec._frames import Frames, dump_result, load_referring
 from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
 
-__all__ = ["Run", "run_with_globals"]
+__all__ = ["Run", "forget_functions", "run_with_globals"]
 
 _EXECUTORS = 100
 _FUNCTIONS = 256
@@ -246,6 +246,11 @@ class Run:
         running.give_thread_back = None
         self.hand_back()
         distributed.secede()
+
+
+def forget_functions() -> None:
+    """Unpickle all functions anew: the modules that they are from may be others now."""
+    _functions.clear()
 
 
 # --- globals of __main__ ------------------------------------------------------------------------

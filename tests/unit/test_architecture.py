@@ -34,6 +34,7 @@ FLOORS = {
     "_messages": 3,
     "_run": 3,
     "_tasks": 3,
+    "_code": 4,
     "_ledger": 4,
     "_remote": 4,
     "_backend": 5,
