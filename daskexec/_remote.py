@@ -34,7 +34,7 @@ from daskexec._frames import Frames, load_result
 from daskexec._leaving import lifetime_of, seconds_left, when_leaving
 from daskexec._lifetimes import CUT, SLACK, fits
 from daskexec._pickling import load, running
-from daskexec._run import Run, run_with_globals
+from daskexec._run import Run, failure_of, run_with_globals
 
 __all__ = [
     "InitializerPlugin",
@@ -350,7 +350,7 @@ class _Initializer:
                     else:
                         fn(*args)
                 except BaseException as exc:
-                    self.failure = Failure.of(exc)
+                    self.failure = failure_of(exc)
                 self.done = True
         return self.failure
 
