@@ -9,7 +9,8 @@ the dispatcher hands in ``SimpleQueue.put``.
 Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`, large
 objects are for `daskexec._placing`):
 
-- ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``nthreads``,
+- ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``run_on_scheduler``,
+  ``nthreads``,
   ``register_plugin``, ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
@@ -40,8 +41,9 @@ from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle, CodePlugin
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Threads
+from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
 from daskexec._placing import Placing, without_size_warning
+from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
@@ -137,6 +139,11 @@ class DaskBackend:
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._plugins: list[str] = []
+        # Workers of an own cluster have what we have.
+        self._survey = None if coming else Survey(client, executor, report)
+        # What waits for the first worker; None: nothing needs to any more.
+        self._gate: dict[str, tuple[Any, ...]] | None = None
+        self._gate_lock = threading.Lock()  # guards that
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
 
     # -- any thread ------------------------------------------------------------------------
@@ -165,6 +172,22 @@ class DaskBackend:
         where: Where | None = None,
     ) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
+        with self._gate_lock:
+            if self._gate is not None:
+                self._gate[ticket.key] = (ticket, options, ahead, large, where)
+                if self._survey is not None and len(self._gate) > 1:  # one is there anyway
+                    self._survey.stand_in()
+                return
+        self._send_now(ticket, options, ahead, large, where)
+
+    def _send_now(
+        self,
+        ticket: Ticket,
+        options: CallOptions,
+        ahead: float,
+        large: Sequence[Large],
+        where: Where | None,
+    ) -> None:
         if large:
             need = _Need(ticket, options, ahead, large, where, self.client.generation)
             self._needs[ticket.key] = need
@@ -246,6 +269,10 @@ class DaskBackend:
 
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
+        with self._gate_lock:
+            waiting = (self._gate or {}).pop(key, None)
+        if waiting is not None:  # other code of Dask may wait for it
+            self._send_now(*waiting)
         outcome = self._futures.get(key)
         if outcome is None:
             raise KeyError(key)
@@ -295,13 +322,14 @@ class DaskBackend:
 
     async def _start(self, initializer: bytes | None) -> None:
         _Hub.of(self.client).join(self)
-        if initializer is not None:
-            plugin = _remote.InitializerPlugin(self.executor, initializer)
-            self._plugins.append(plugin.name)
-            responses = await self.client.register_plugin(plugin, name=plugin.name)
-            for response in (responses or {}).values():
-                if isinstance(response, dict) and response.get("status") == "error":
-                    raise RuntimeError(f"a worker refused the initializer: {response}")
+        if self._survey is not None:
+            workers = [*await self.client.nthreads(asynchronous=True)]
+            await self._survey.begin(workers)
+            if not workers:
+                self._gate = {}
+                self._spawn(self._open_gate(initializer))
+        if self._gate is None:
+            await self._bring(initializer)
         await self._count_threads(self._coming)
         await offload(int)  # starts Dask's helper thread while one can still be started
         self._spawn(self._pulse())
@@ -324,7 +352,7 @@ class DaskBackend:
             await asyncio.sleep(self.PULSE)
             if not self.alive():
                 self._lose()
-            elif self._futures:
+            elif self._futures or self._gate:
                 await self._count_threads()
 
     async def _count_threads(self, least: int = 0) -> None:
@@ -334,8 +362,37 @@ class DaskBackend:
             return  # the connection is going; the pulse will see it
         self._placing.workers = len(threads)
         self._report(Threads(max(least, sum(threads.values()))))
+        if self._survey is not None:
+            self._spawn(self._survey.joined([*threads]))
         if self._ends is not None and self._ends.keys() != threads.keys():
             await self._ask_ends(self._ends, [*threads])
+
+    async def _bring(self, initializer: bytes | None) -> None:
+        if initializer is not None:
+            plugin = _remote.InitializerPlugin(self.executor, initializer)
+            self._plugins.append(plugin.name)
+            responses = await self.client.register_plugin(plugin, name=plugin.name)
+            for response in (responses or {}).values():
+                if isinstance(response, dict) and response.get("status") == "error":
+                    raise RuntimeError(f"a worker refused the initializer: {response}")
+
+    async def _open_gate(self, initializer: bytes | None) -> None:
+        """Send what waits for the first worker, when that has said that it can run it."""
+        assert self._survey is not None
+        fatal = await self._survey.first_worker()
+        try:
+            if not fatal:
+                await self._bring(initializer)
+        except Exception as exc:
+            fatal = f"the initializer could not be brought to the workers: {exc}"
+        if fatal:
+            self._report(Surveyed(fatal, {}))
+            return
+        with self._gate_lock:
+            gate, self._gate = self._gate, None
+        for sending in (gate or {}).values():
+            self._send_now(*sending)
+        await self._survey.end()
 
     async def _watch_ends(self) -> None:
         if self._ends is None:
@@ -526,19 +583,22 @@ class DaskBackend:
             future.release()
 
     async def _withdraw(self, keys: list[str]) -> set[str]:
-        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
+        with self._gate_lock:
+            gate = self._gate or {}
+            unsent = {key for key in keys if gate.pop(key, None) is not None}
+        keys = [key for key in keys if key not in unsent]
+        answers = await self.client.run(_remote.withdraw, keys, on_error="return") if keys else {}
         begun: set[str] = set()
         for answer in answers.values():
             # A worker that did not answer may have begun any of them.
             begun.update(answer if isinstance(answer, list) else keys)
         stopped = {}
-        unsent = set()  # their large objects are still on the way
         for key in keys:
             if key not in begun and key in self._futures:
                 stopped[key] = self._drop(key)
             elif key in self._needs and key not in self._futures:
                 self._drop(key)
-                unsent.add(key)
+                unsent.add(key)  # its large objects are still on the way
         if stopped:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
@@ -561,6 +621,8 @@ class DaskBackend:
         if self._lost or self._closed:
             return
         self._lost = True
+        with self._gate_lock:
+            self._gate = None
         self._futures.clear()
         self._needs.clear()
         self._report(Lost(SchedulerLost(self._reason())))
@@ -578,6 +640,8 @@ class DaskBackend:
     async def _close(self) -> None:
         self._closed = True
         _Hub.of(self.client).leave(self)
+        if self._survey is not None:
+            await self._survey.end()
         for task in self._tasks:
             task.cancel()
         for future in self._futures.values():
@@ -589,10 +653,11 @@ class DaskBackend:
         for name in self._plugins if self.client.status == "running" else ():
             await self.client.unregister_worker_plugin(name)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class _Hub:

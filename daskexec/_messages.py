@@ -27,6 +27,7 @@ __all__ = [
     "Lost",
     "Slow",
     "Started",
+    "Surveyed",
     "Threads",
 ]
 
@@ -95,6 +96,14 @@ class Lost:
     """The cluster cannot be reached any more; nothing else will be reported."""
 
     error: SchedulerLost
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What runs where calls will run. `fatal`: why no call can, or ""; `said`: by package."""
+
+    fatal: str
+    said: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,18 @@ from daskexec._failures import Failure
 from daskexec._frames import load_result
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import CUT, cut_too_often
-from daskexec._messages import Cut, Done, Ends, Failed, Line, Lost, Slow, Started, Threads
+from daskexec._messages import (
+    Cut,
+    Done,
+    Ends,
+    Failed,
+    Line,
+    Lost,
+    Slow,
+    Started,
+    Surveyed,
+    Threads,
+)
 from daskexec._patience import Patience
 from daskexec._pickling import load
 from daskexec._tasks import Call, Raised, Stretch, Task
@@ -84,6 +95,7 @@ class Settler:
         self._ledger, self._patience = ledger, patience
         self._give_up = give_up
         self._watches_ends = self._held_once = False
+        self._warned: set[str] = set()  # packages of which versions differ
 
     def settle(self) -> None:
         """Handle messages until a None comes: the settle thread."""
@@ -124,6 +136,8 @@ class Settler:
             self._slow(message)
         elif isinstance(message, _Relief):
             self._relieved(message)
+        elif isinstance(message, Surveyed):
+            self._surveyed(message)
         elif isinstance(message, Cut):
             self._cut(message)
         elif isinstance(message, Ends):
@@ -248,6 +262,14 @@ class Settler:
             self.withdrawn(barred, other)
         if relief.cut is not None and task.end - task.told == 1:
             self._cut_alone(task, relief.cut)
+
+    def _surveyed(self, survey: Surveyed) -> None:
+        """Break the executor if no call can run; warn of what may go wrong, once for each."""
+        if survey.fatal:
+            self._give_up(lambda: BrokenExecutor(survey.fatal))
+        for package in survey.said.keys() - self._warned:
+            self._warned.add(package)
+            warnings.warn_explicit(survey.said[package], ExecutorWarning, "daskexec", 0)
 
     # -- workers that end at a known time --------------------------------------------------
 
