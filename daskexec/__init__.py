@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from daskexec.errors import ConfigError as ConfigError
     from daskexec.errors import ExecutorWarning as ExecutorWarning
     from daskexec.errors import InitializerFailed as InitializerFailed
+    from daskexec.errors import InsecureConnection as InsecureConnection
     from daskexec.errors import RemoteError as RemoteError
     from daskexec.errors import RemoteTraceback as RemoteTraceback
     from daskexec.errors import SchedulerLost as SchedulerLost
@@ -38,6 +39,7 @@ _HOMES = {
     "DaskExecutor": "daskexec.executor",
     "DaskFuture": "daskexec.futures",
     "InitializerFailed": "daskexec.errors",
+    "InsecureConnection": "daskexec.errors",
     "RemoteError": "daskexec.errors",
     "RemoteTraceback": "daskexec.errors",
     "SchedulerLost": "daskexec.errors",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from daskexec._checks import scheduler_address
 from daskexec._link import SpawnerLink
 from daskexec.config import ClusterConfig, load_config
 
@@ -25,7 +25,6 @@ __all__ = [
     "CONNECT_TIMEOUT",
     "Connect",
     "Opened",
-    "is_address",
     "open_client",
     "own",
     "resolve",
@@ -41,15 +40,6 @@ _SELDOM = 1_000_000
 
 Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
 
-_ADDRESS = re.compile(
-    r"(?:(?:tcp|tls|ws|wss|ucx|inproc)://\S+|[\w.\-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)"
-)
-
-
-def is_address(text: str) -> bool:
-    """Tell whether `text` looks like a scheduler's address (``tcp://host:port``)."""
-    return _ADDRESS.fullmatch(text) is not None
-
 
 def resolve(cluster: Any) -> Any:
     """Return what the user names as the cluster, with a config's name or file loaded.
@@ -63,10 +53,11 @@ def resolve(cluster: Any) -> Any:
     """
     if cluster is None or isinstance(cluster, ClusterConfig):
         return cluster
-    if isinstance(cluster, os.PathLike) or (isinstance(cluster, str) and not is_address(cluster)):
+    if isinstance(cluster, str):
+        return scheduler_address(cluster) or load_config(cluster)
+    if isinstance(cluster, os.PathLike):
         return load_config(cluster)
-    if not isinstance(cluster, str):
-        _check_object(cluster)
+    _check_object(cluster)
     return cluster
 
 
@@ -105,12 +96,14 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
 
                 from daskexec._backend import DaskBackend
                 from daskexec._local import ForkCluster
+                from daskexec._security import only_what_was_asked_for
         except BaseException:
             link.close()
             raise
         cluster = ForkCluster(link, n_workers, **options)
         try:
-            client = Client(cluster, set_as_default=False)
+            with only_what_was_asked_for("scheduler-address"):
+                client = Client(cluster, set_as_default=False)
         except BaseException:
             cluster.close()
             raise
@@ -195,12 +188,15 @@ class Opened:
         As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
     start_timeout : float, optional
         Seconds to wait for a worker, where the cluster's config says so.
+    fate : callable, optional
+        As of `daskexec.kinds.RunningCluster`.
     """
 
     client: Any
     close: Callable[[], None]
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
+    fate: Callable[[str], str] | None = None
 
 
 def shared(executor: str, opened: Opened) -> Connect:
@@ -211,42 +207,54 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._messages import Line
 
         backend = DaskBackend(opened.client, executor, report)
-        return Line(backend, opened.close, trouble=opened.trouble)
+        return Line(backend, opened.close, trouble=opened.trouble, fate=opened.fate)
 
     return connect
 
 
-def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened:
+def open_client(
+    cluster: Any, timeout: float, max_workers: int | None, insecure: bool = False
+) -> Opened:
     """Connect to what `resolve` returned; start it first if it is a config.
 
     Raises
     ------
     ClusterUnreachable
-        Nobody answered at the address within `timeout` seconds.
+        Nobody answered at the address within `timeout` seconds, or not in TLS.
+    InsecureConnection
+        It would be plaintext to another machine, and not `insecure`.
     ClusterStartFailed
         What the config says could not be started.
     """
     if _is_client(cluster):
         return Opened(cluster, _nothing)
     if isinstance(cluster, ClusterConfig):
+        if insecure:
+            cluster = replace(cluster, insecure=True)
         return _open_config(cluster, timeout, max_workers)
     from distributed import Client
 
+    from daskexec._security import connected, only_what_was_asked_for, refuse_plaintext
+
     if isinstance(cluster, str):
-        client = _connected(cluster if "://" in cluster else f"tcp://{cluster}", timeout)
+        refuse_plaintext(cluster, insecure)
+        client = connected(cluster, timeout)
     else:
-        client = Client(cluster, set_as_default=False)
+        with only_what_was_asked_for():
+            client = Client(cluster, set_as_default=False)
     send_at_once(client)
     return Opened(client, client.close)
 
 
 def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None) -> Opened:
+    from daskexec._security import connected
     from daskexec.kinds import open_cluster
 
     running = open_cluster(config, max_workers)
     try:
         options = {"timeout": timeout, **config.client_kwargs}
-        client = _connected(running.address, security=running.security, **options)
+        with config.in_force():
+            client = connected(running.address, security=running.security, **options)
     except BaseException:
         running.close()
         raise
@@ -258,23 +266,7 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
         finally:
             running.close()
 
-    return Opened(client, close, running.trouble, config.start_timeout)
-
-
-def _connected(address: str, timeout: Any, **options: Any) -> Any:
-    from distributed import Client
-
-    try:
-        return Client(address, timeout=timeout, set_as_default=False, **options)
-    except OSError as exc:  # TimeoutError too
-        from daskexec.errors import ClusterUnreachable
-
-        seconds = f"{timeout:g} s" if isinstance(timeout, (int, float)) else str(timeout)
-        raise ClusterUnreachable(
-            f"no Dask scheduler answered at {address} within {seconds} "
-            f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
-            f". Is it running, and can it be reached from {os.uname().nodename}?"
-        ) from None  # forty lines of Dask's inside say no more
+    return Opened(client, close, running.trouble, config.start_timeout, running.fate)
 
 
 def threads_of(client: Any) -> int:

@@ -9,7 +9,8 @@
     │   │   └── InitializerFailed            the executor: its initializer raised
     │   └── SchedulerLost                    the executor: its cluster cannot be reached any more
     ├── ConnectionError
-    │   └── ClusterUnreachable               nobody answered at the address
+    │   ├── ClusterUnreachable               nobody answered at the address, or not in TLS
+    │   └── InsecureConnection               plaintext to another machine was not asked for
     ├── ValueError
     │   └── ConfigError                      a cluster config that cannot be right
     ├── RuntimeError
@@ -18,7 +19,7 @@
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
     └── UserWarning
-        └── ExecutorWarning                  the executor waits for something; says for what
+        └── ExecutorWarning                  what the user should know: what is waited for, ...
 
 ``WorkerDied`` and ``InitializerFailed`` are ``BrokenProcessPool`` so that code which catches
 what ``ProcessPoolExecutor`` raises catches them too. Unlike there, ``WorkerDied`` is the end
@@ -37,6 +38,7 @@ __all__ = [
     "ConfigError",
     "ExecutorWarning",
     "InitializerFailed",
+    "InsecureConnection",
     "RemoteError",
     "RemoteTraceback",
     "SchedulerLost",
@@ -97,7 +99,17 @@ class SchedulerLost(BrokenExecutor):
 
 
 class ClusterUnreachable(ConnectionError):
-    """No scheduler answered at the given address within the time allowed."""
+    """No scheduler answered at the given address within the time allowed.
+
+    Or one did, and the two could not agree on TLS: the message says on what.
+    """
+
+
+class InsecureConnection(ConnectionError):
+    """The address is another machine's and not encrypted, and ``insecure`` was not given.
+
+    Nothing was sent. Connect to a scheduler with TLS, or say ``insecure=True``.
+    """
 
 
 class ConfigError(ValueError):
@@ -159,4 +171,4 @@ class RemoteTraceback(Exception):
 
 
 class ExecutorWarning(UserWarning):
-    """The executor cannot go on for now; the message says what it waits for."""
+    """Something that its user should know: what the executor waits for, or what a config risks."""

@@ -19,6 +19,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, overload
 # that starts the workers, which a first result waits for, is started before.
 from daskexec import clusters
 from daskexec._batching import BatchPolicy, Sharing
+from daskexec._checks import check_chunksize, check_count
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -75,6 +76,9 @@ class DaskExecutor(Executor):
         Serve Dask's dashboard on http://127.0.0.1:8787. Own clusters only; needs bokeh.
     connect_timeout : float
         Seconds in which the scheduler at an address must answer.
+    insecure : bool
+        Speak plaintext with a scheduler on another machine (``"tcp://host:8786"``), which is
+        refused otherwise, or have a config's cluster do without TLS.
     sharing : {"auto", "always", "never"}
         Whether small calls share Dask tasks, which makes them fast: when their run time is
         known to be short, two by two before that as well, or not at all. With "never" each
@@ -86,7 +90,9 @@ class DaskExecutor(Executor):
     Raises
     ------
     ClusterUnreachable
-        Nobody answered at the address. A ``ConnectionError``.
+        Nobody answered at the address, or not in TLS. A ``ConnectionError``.
+    InsecureConnection
+        It would be plaintext to another machine. A ``ConnectionError``.
     TypeError, ValueError, ModuleNotFoundError
         An argument that cannot be right, or lacks what it needs; nothing was started.
 
@@ -114,10 +120,11 @@ class DaskExecutor(Executor):
         connect_timeout: float = clusters.CONNECT_TIMEOUT,
         worker_timeout: float | None = None,
         sharing: Sharing = "auto",
+        insecure: bool = False,
     ) -> None:
-        _check_count("max_workers", max_workers)
-        _check_count("max_tasks_per_child", max_tasks_per_child)
-        _check_count("threads_per_worker", threads_per_worker)
+        check_count("max_workers", max_workers)
+        check_count("max_tasks_per_child", max_tasks_per_child)
+        check_count("threads_per_worker", threads_per_worker)
         _check_context(mp_context)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -159,7 +166,7 @@ class DaskExecutor(Executor):
             connect = clusters.own(self._id, self._max_workers, options)
             self._client: Any = None
         else:
-            opened = clusters.open_client(cluster, connect_timeout, max_workers)
+            opened = clusters.open_client(cluster, connect_timeout, max_workers, insecure)
             self._client = opened.client
             self._max_workers = max_workers or max(1, clusters.threads_of(opened.client))
             connect = clusters.shared(self._id, opened)
@@ -293,12 +300,7 @@ class DaskExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"map() takes a callable first, not {type(fn).__name__}")
-        if chunksize is not None and chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
+        check_chunksize(chunksize, buffersize)
         if errors not in ("raise", "return"):
             raise ValueError(f"errors must be 'raise' or 'return', not {errors!r}")
         self._dispatcher.check_open()
@@ -466,21 +468,13 @@ def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
             else:
                 if worker.scheduler.address == address:
                     cluster = get_client()
-            found = _attached[executor] = DaskExecutor(cluster=cluster)
+            # Whether plaintext will do was decided where the executor was made.
+            found = _attached[executor] = DaskExecutor(cluster=cluster, insecure=True)
     fields = {name: getattr(options, name) for name in CallOptions.__slots__}
     return found if options == _DEFAULTS else found.with_options(**fields)
 
 
 # --- arguments -----------------------------------------------------------------------------------
-
-
-def _check_count(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    if value <= 0:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
 
 
 def _check_context(mp_context: Any) -> None:

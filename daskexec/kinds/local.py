@@ -11,12 +11,11 @@ __all__ = ["open_cluster"]
 
 
 class _Local:
-    security = None
-
     def __init__(self, cluster: Any, threads_per_worker: int) -> None:
         self._cluster, self._threads = cluster, threads_per_worker
         self._lock = threading.Lock()  # guards the close
         self.address: str = cluster.scheduler_address
+        self.security = cluster.security if cluster.security.require_encryption else None
 
     def trouble(self) -> tuple[bool, str]:
         return False, ""
@@ -41,6 +40,8 @@ def open_cluster(config: ClusterConfig, workers: int | None) -> _Local:
     if threads:
         options.setdefault("n_workers", 1)
     per_worker = int(options.setdefault("threads_per_worker", 4 if threads else 1))
+    if config.scale:
+        options["n_workers"] = config.scale["workers"]
     if workers is not None:
         options["n_workers"] = -(-workers // per_worker)
     if not threads:
