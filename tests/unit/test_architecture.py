@@ -53,6 +53,7 @@ FLOORS = {
     "kinds": 6,
     "_mapping": 7,
     "executor": 8,
+    "checkup": 9,
     "select": 9,
     "logs": 10,
     "cli": 11,
