@@ -74,9 +74,11 @@ class Survey:
     async def first_worker(self) -> str:
         """Wait for a worker to join and to say what it has; return why no call can run, or ""."""
         self.stand_in()
-        told = None
-        with contextlib.suppress(Exception):  # cancelled by Dask, or its worker died
-            told = Found.of(await self._client.gather(self._probes[0], asynchronous=True))
+        probe, told = self._probes[0], None
+        await probe._state.wait()  # Dask's own wait leaves an exception behind when cancelled
+        if probe.status == "finished":
+            with contextlib.suppress(Exception):  # its worker is gone again
+                told = Found.of(await self._client.gather(probe, asynchronous=True))
         return self._judge([told] if told is not None else [])
 
     def stand_in(self) -> None:
