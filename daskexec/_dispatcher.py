@@ -44,13 +44,14 @@ from typing import Any
 
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Ticket
+from daskexec._endings import Answer
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import Where
 from daskexec._messages import Line
 from daskexec._packing import Packer
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
-from daskexec._settling import CHECK, Answer, Settler, like
+from daskexec._settling import CHECK, Settler, like
 from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -494,7 +495,7 @@ class Dispatcher:
         each = needs if _stays_together(task) else needs / max(1, task.end - task.told)
         where = self._ledger.place(task, each)
         if where is not None and not where.workers:
-            self._settler.explain_hold(task, each, where.most)
+            self._settler.endings.explain_hold(task, each, where.most)
         return (0.0 if where is not None and where.forced else needs), where
 
     def _park(self, call: Call, needed: concurrent.futures.Future[Any]) -> None:

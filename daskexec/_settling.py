@@ -7,7 +7,6 @@ done-callbacks have a thread of their own, so one may be slow, or wait for anoth
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import logging
 import os
@@ -20,10 +19,10 @@ from typing import Any
 
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
+from daskexec._endings import Answer, Endings, Relief, name_of, place_of
 from daskexec._failures import Failure
 from daskexec._frames import load_result
 from daskexec._ledger import Ledger
-from daskexec._lifetimes import CUT, cut_too_often
 from daskexec._messages import (
     Cut,
     Done,
@@ -42,7 +41,7 @@ from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
 
-__all__ = ["CHECK", "Answer", "Settler", "like"]
+__all__ = ["CHECK", "Settler", "like"]
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed initializer
 
@@ -50,26 +49,6 @@ _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed
 CHECK = object()
 
 ErrorFactory = Callable[[], BaseException]
-
-
-class Answer:
-    """A message to the settle thread: the workers' answer on what they have not begun."""
-
-    def __init__(self, answer: concurrent.futures.Future[set[str]], tasks: list[Task]) -> None:
-        self.answer, self.tasks = answer, tasks
-
-
-class _Relief:
-    """A message to the settle thread: what was taken from behind a slow call."""
-
-    def __init__(
-        self,
-        answer: concurrent.futures.Future[dict[str, Any]],
-        task: Task,
-        others: list[Task],
-        cut: Cut | None = None,
-    ) -> None:
-        self.answer, self.task, self.others, self.cut = answer, task, others, cut
 
 
 class Settler:
@@ -94,7 +73,7 @@ class Settler:
         self.line: Line | None = None  # set when the cluster is up
         self._ledger, self._patience = ledger, patience
         self._give_up = give_up
-        self._watches_ends = self._held_once = False
+        self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
         self._warned: set[str] = set()  # packages of which versions differ
 
     def settle(self) -> None:
@@ -134,14 +113,14 @@ class Settler:
                     self.withdrawn(answer.result(), task)
         elif isinstance(message, Slow):
             self._slow(message)
-        elif isinstance(message, _Relief):
+        elif isinstance(message, Relief):
             self._relieved(message)
         elif isinstance(message, Surveyed):
             self._surveyed(message)
         elif isinstance(message, Cut):
-            self._cut(message)
+            self.endings.cut(message)
         elif isinstance(message, Ends):
-            self._withdraw(self._ledger.learn_ends(message))
+            self.endings.learn(message)
         self._check()
 
     def _check(self) -> None:
@@ -162,13 +141,8 @@ class Settler:
             self._give_up(lambda: BrokenExecutor(reason))
 
     def _started(self, message: Started) -> None:
-        task = self._ledger.sent.get(message.key)
-        before = task.started if task is not None else None
-        if task is not None and before is not None and before.lifetime:
-            # Begun anew by Dask, and nobody has said that it was cut off.
-            ran = min(before.left, time.monotonic() - task.started_at)
-            if ran >= before.left - CUT and self._cut_off(task, ran, before.lifetime, before):
-                return
+        if self.endings.begun_anew(message):
+            return
         task = self._ledger.started(message)
         if task is not None:
             task.started_at = time.monotonic()
@@ -192,7 +166,7 @@ class Settler:
         elif outcome.kind == "withdrawn":
             self.withdrawn({key}, task)
         elif outcome.kind == "leaving":
-            self._leaving(task, outcome)
+            self.endings.refused(task, outcome)
         self._replace_worn()
 
     def _results(self, task: Task, outcome: Outcome) -> None:
@@ -246,9 +220,9 @@ class Settler:
                 others = []  # nobody is free to take them
         keys = [other.key for other in others]
         answer = line.backend.relieve(message.key, message.worker, keys)
-        answer.add_done_callback(lambda done: self.inbox.put(_Relief(done, task, others)))
+        answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, others)))
 
-    def _relieved(self, relief: _Relief) -> None:
+    def _relieved(self, relief: Relief) -> None:
         if relief.answer.cancelled() or relief.answer.exception() is not None:
             return  # the worker is gone, or going: its tasks come back in another way
         answer = relief.answer.result()
@@ -261,7 +235,7 @@ class Settler:
         for other in relief.others:
             self.withdrawn(barred, other)
         if relief.cut is not None and task.end - task.told == 1:
-            self._cut_alone(task, relief.cut)
+            self.endings.cut_alone(task, relief.cut)
 
     def _surveyed(self, survey: Surveyed) -> None:
         """Break the executor if no call can run; warn of what may go wrong, once for each."""
@@ -270,77 +244,6 @@ class Settler:
         for package in survey.said.keys() - self._warned:
             self._warned.add(package)
             warnings.warn_explicit(survey.said[package], ExecutorWarning, "daskexec", 0)
-
-    # -- workers that end at a known time --------------------------------------------------
-
-    def _leaving(self, task: Task, outcome: Outcome) -> None:
-        """A worker has not begun a task since it will end before: have it placed elsewhere."""
-        ledger = self._ledger
-        address = bytes(outcome.bodies[0]).decode()
-        with ledger.changed:
-            ledger.lifetimes.learn({address: (outcome.seconds[0], outcome.seconds[1])})
-            ledger.again(task)
-        self._watch_ends()
-
-    def _watch_ends(self) -> None:
-        if not self._watches_ends and self.line is not None:
-            self._watches_ends = True
-            self.line.backend.watch_ends()
-
-    def _withdraw(self, tasks: list[Task]) -> None:
-        """Take back what workers have not begun, to send it anew."""
-        if tasks and self.line is not None and self.line.backend.alive():
-            answer = self.line.backend.withdraw([task.key for task in tasks])
-            answer.add_done_callback(lambda done: self.inbox.put(Answer(done, tasks)))
-
-    def _cut(self, cut: Cut) -> None:
-        """A worker is about to end under a call: give the call up there, and try it again."""
-        task, line = self._ledger.sent.get(cut.key), self.line
-        if task is None or line is None or not line.backend.alive():
-            return
-        self._watch_ends()
-        if task.end - task.told == 1:
-            self._cut_alone(task, cut)
-            return
-        # First what was done of the task, and what was not begun.
-        answer = line.backend.relieve(cut.key, cut.worker, [])
-        answer.add_done_callback(lambda done: self.inbox.put(_Relief(done, task, [], cut)))
-
-    def _cut_alone(self, task: Task, cut: Cut) -> None:
-        if self.line is not None:
-            self.line.backend.give_up(task.key)
-        if not self._cut_off(task, cut.ran, cut.lifetime, task.started):
-            self._ledger.again(task, ran=True)
-
-    def _cut_off(self, task: Task, ran: float, lifetime: float, where: Started | None) -> bool:
-        """Note that the only call of a task was cut off; fail it if that was once too often."""
-        cuts = self._ledger.cut(task, ran, lifetime)
-        if not cut_too_often(cuts):
-            return False
-        worker, host = _place_of(where)
-        times = "once" if len(cuts) == 1 else f"{len(cuts)} times"
-        longest = ", ".join(f"{seconds:.3g} s" for seconds, _ in cuts)
-        reason = (
-            f"the call was cut off {times} by the end of its worker's lifetime of "
-            f"{lifetime:.3g} s; it had run for {longest}. It seems to take longer than workers "
-            f"live: give their jobs a longer walltime, or make calls that take less"
-        )
-        if self.line is not None:
-            self.line.backend.give_up(task.key)
-        self.fail(task, WorkerDied(_name_of(task), worker, host, reason, len(cuts)))
-        return True
-
-    def explain_hold(self, task: Task, needs: float, most: float) -> None:
-        """Warn, once, that calls wait for a worker with more time; on the dispatcher thread."""
-        if not self._held_once:
-            self._held_once = True
-            message = (
-                f"DaskExecutor is waiting: a call of {_name_of(task)}() is expected to take "
-                f"{needs:.3g} s, and no worker there is lives that long any more (at most "
-                f"{max(0.0, most):.3g} s). It and others like it are sent to workers that are "
-                f"still to come. If none will, start some, or give jobs a longer walltime"
-            )
-            warnings.warn_explicit(message, ExecutorWarning, "daskexec", 0)
 
     def _refused(self, task: Task, outcome: Outcome) -> None:
         """Another process had begun the task, and did not finish it."""
@@ -363,7 +266,7 @@ class Settler:
         if task.told < task.end:
             # The first that it left no result of was running; those behind had not begun.
             self._ledger.again(task, task.told + 1)
-            died = WorkerDied(_name_of(task), where, host, reason, _begun(task))
+            died = WorkerDied(name_of(task), where, host, reason, _begun(task))
             self._over_or_again(task, died)
 
     def _failed(self, message: Failed) -> None:
@@ -385,9 +288,9 @@ class Settler:
             self._ledger.again(task, ran=True)
         else:
             started = task.started
-            worker, host = _place_of(started)
+            worker, host = place_of(started)
             died = WorkerDied(
-                _name_of(task), worker, host, self._fate_of(task, message.error), _begun(task)
+                name_of(task), worker, host, self._fate_of(task, message.error), _begun(task)
             )
             self._over_or_again(task, died)
 
@@ -463,17 +366,6 @@ def _loaded(
     loaded.reverse()
     while loaded:
         yield loaded.pop()
-
-
-def _place_of(started: Started | None) -> tuple[str, str]:
-    """Return the name and the host of the worker that has begun a task, as far as known."""
-    if started is None:
-        return "", ""
-    return started.name, started.worker.rpartition(":")[0].rpartition("/")[2]
-
-
-def _name_of(task: Task) -> str:
-    return task.options.name or str(task.function.name)
 
 
 def _begun(task: Task) -> int:

@@ -47,6 +47,7 @@ FLOORS = {
     "_packing": 5,
     "_placing": 5,
     "_security": 5,
+    "_endings": 5,
     "_settling": 5,
     "clusters": 7,
     "_dispatcher": 6,
