@@ -516,6 +516,8 @@ class Dispatcher:
         with self._ledger.changed:
             if self._broken is not None:
                 return
+            if self._stopping and self._started and not self._ledger.pending:
+                return  # all is done, and it ends: then its cluster is not lost
             self._broken = error
             calls, stretches = self._ledger.drop_all()
             self._ledger.changed.notify_all()
