@@ -18,7 +18,7 @@ from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from daskexec._messages import Surveyed
-from daskexec._versions import PROBE, Found, here, missing, warnings_for
+from daskexec._versions import PACKAGES, PROBE, Found, here, missing, warnings_for
 
 __all__ = ["Survey"]
 
@@ -52,9 +52,7 @@ class Survey:
         BrokenExecutor
             daskexec is missing there, so no call can run.
         """
-        boss = None
-        with contextlib.suppress(Exception):  # not every scheduler answers such questions
-            boss = Found.of(await self._client.run_on_scheduler(eval, PROBE))
+        boss = await self._ask_scheduler()
         fatal = missing(here(), [boss], "the scheduler runs") if boss is not None else ""
         if not fatal:
             fatal = self._judge(await self._ask(workers), boss)
@@ -91,6 +89,17 @@ class Survey:
         probes, self._probes = self._probes, []
         if probes and self._client.status == "running":
             await self._client.cancel(probes, asynchronous=True, force=True)
+
+    async def _ask_scheduler(self) -> Found | None:
+        with contextlib.suppress(Exception):  # not every scheduler answers such questions
+            # Dask's own question first: it leaves no line in a log, which may be the user's
+            # terminal. What is not installed but on a path only the probe sees.
+            told = await self._client.scheduler.versions(packages=[*PACKAGES])
+            found = Found.of_dask(told)
+            if found is None or "daskexec" not in found.packages:
+                found = Found.of(await self._client.run_on_scheduler(eval, PROBE))
+            return found
+        return None
 
     async def _ask(self, workers: list[str]) -> list[Found]:
         if not workers:

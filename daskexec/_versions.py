@@ -82,9 +82,19 @@ class Found:
         except (TypeError, KeyError):
             return None
 
+    @classmethod
+    def of_dask(cls, told: Any) -> Found | None:
+        """Read what Dask says when it is asked for versions: neither where, nor by which Python."""
+        try:
+            there = {name: version for name, version in told["packages"].items() if version}
+            python = ".".join(there.pop("python").split(".")[:3])
+        except (TypeError, KeyError, AttributeError):
+            return None
+        return cls(python, "", "", {name: there[name] for name in PACKAGES if name in there})
+
     def place(self) -> str:
         """Name the process for people."""
-        return f"{self.executable} on {self.host}"
+        return f"{self.executable} on {self.host}" if self.host else "no more is known of it"
 
 
 @dataclass(frozen=True)

@@ -61,3 +61,15 @@ def test_missing_daskexec() -> None:
     said = missing(side(), [bare, side(), bare], "workers run")
     assert "where workers run (/opt/python on node7)" in said
     assert said.endswith("pip install daskexec==0.1.0")
+
+
+def test_what_dask_itself_says_of_versions() -> None:
+    """It has no place, and packages without a version are not there."""
+    from distributed.versions import get_versions
+
+    found = Found.of_dask(get_versions(packages=["daskexec", "nowhere_at_all"]))
+    assert found is not None
+    assert found.python == here().python
+    assert found.packages["distributed"] == here().packages["distributed"]
+    assert "nowhere_at_all" not in found.packages
+    assert Found.of_dask({}) is None
