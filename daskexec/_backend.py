@@ -9,7 +9,8 @@ the dispatcher hands in ``SimpleQueue.put``.
 Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`, large
 objects are for `daskexec._placing`):
 
-- ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``nthreads``,
+- ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``run_on_scheduler``,
+  ``nthreads``,
   ``register_plugin``, ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
@@ -37,9 +38,12 @@ from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
+from daskexec._code import Bundle, CodePlugin
 from daskexec._large import Large
-from daskexec._messages import Done, Failed, Lost, Slow, Started, Threads
+from daskexec._lifetimes import Where
+from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
 from daskexec._placing import Placing, without_size_warning
+from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
@@ -55,7 +59,7 @@ RemoteFuture: TypeAlias = Any
 class _Need:
     """A ticket that needs large objects, while it is not done."""
 
-    __slots__ = ("ahead", "generation", "large", "losses", "options", "placed", "ticket")
+    __slots__ = ("ahead", "generation", "large", "losses", "options", "placed", "ticket", "where")
 
     def __init__(
         self,
@@ -63,10 +67,11 @@ class _Need:
         options: CallOptions,
         ahead: float,
         large: Sequence[Large],
+        where: Where | None,
         generation: int,
     ) -> None:
         self.ticket, self.options, self.ahead, self.large = ticket, options, ahead, large
-        self.generation = generation
+        self.where, self.generation = where, generation
         self.placed: list[RemoteFuture] = []  # the objects, of the last attempt
         self.losses = 0  # attempts that Dask forgot, since a large object was lost
 
@@ -81,7 +86,7 @@ class DaskBackend:
     executor : str
         Id of the executor; the workers' messages carry it.
     report : callable
-        Takes `Started`, `Done`, `Slow`, `Failed`, `Lost` and `Threads`, on the client's loop.
+        Takes the messages of `daskexec._messages`, on the client's loop.
     direct : bool or None
         Fetch results from the workers themselves; None leaves it to Dask.
     coming : int
@@ -100,6 +105,10 @@ class DaskBackend:
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
+    #: Seconds in which workers must have taken uploaded code.
+    UPLOAD = 300.0
+    #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
+    TIME = "a worker with more of its lifetime left"
 
     def __init__(
         self,
@@ -129,7 +138,13 @@ class DaskBackend:
         self._lost = False
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._plugin: str | None = None
+        self._plugins: list[str] = []
+        # Workers of an own cluster have what we have.
+        self._survey = None if coming else Survey(client, executor, report)
+        # What waits for the first worker; None: nothing needs to any more.
+        self._gate: dict[str, tuple[Any, ...]] | None = None
+        self._gate_lock = threading.Lock()  # guards that
+        self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -154,14 +169,31 @@ class DaskBackend:
         options: CallOptions,
         ahead: float = 0.0,
         large: Sequence[Large] = (),
+        where: Where | None = None,
     ) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
+        with self._gate_lock:
+            if self._gate is not None:
+                self._gate[ticket.key] = (ticket, options, ahead, large, where)
+                if self._survey is not None and len(self._gate) > 1:  # one is there anyway
+                    self._survey.stand_in()
+                return
+        self._send_now(ticket, options, ahead, large, where)
+
+    def _send_now(
+        self,
+        ticket: Ticket,
+        options: CallOptions,
+        ahead: float,
+        large: Sequence[Large],
+        where: Where | None,
+    ) -> None:
         if large:
-            need = _Need(ticket, options, ahead, large, self.client.generation)
+            need = _Need(ticket, options, ahead, large, where, self.client.generation)
             self._needs[ticket.key] = need
             self._loop.call_soon_threadsafe(self._spawn_supply, need)
             return
-        future = self._submit(ticket, options, ahead)
+        future = self._submit(ticket, options, ahead, where)
         self._loop.call_soon_threadsafe(self._watch, future)
 
     def _submit(
@@ -169,8 +201,15 @@ class DaskBackend:
         ticket: Ticket,
         options: CallOptions,
         ahead: float,
+        where: Where | None,
         large: Iterable[RemoteFuture] = (),
     ) -> RemoteFuture:
+        resources = dict(options.resources) if options.resources else {}
+        workers = list(options.workers) if options.workers else []
+        if where is not None:
+            workers = list(where.workers)
+            if not workers:
+                resources[self.TIME] = 1
         with without_size_warning(len(ticket.load)):
             future = self.client.submit(
                 _remote.run_task,
@@ -180,8 +219,9 @@ class DaskBackend:
                 pure=False,
                 fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
                 priority=options.priority + ahead,  # Dask takes fractions, too
-                resources=dict(options.resources) if options.resources else None,
-                workers=list(options.workers) if options.workers else None,
+                resources=resources or None,
+                workers=workers or None,
+                allow_other_workers=bool(workers) and where is not None and not where.strict,
             )
         self._futures[ticket.key] = future
         return future
@@ -201,8 +241,38 @@ class DaskBackend:
         """Take from a worker what waits behind a slow task: see `_remote.relieve`."""
         return self._run(self._relieve(key, worker, waiting))
 
+    def watch_ends(self) -> None:
+        """Report when workers will end, now and whenever some have come or gone."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._run(self._watch_ends())
+
+    def give_up(self, key: str) -> None:
+        """Have nothing more to do with a task, whether it runs or not."""
+        with contextlib.suppress(RuntimeError):
+            self._run(self._give_up(key))
+
+    def upload(self, bundle: Bundle) -> None:
+        """Bring code to all workers, those to come too; blocks until those there have it.
+
+        Raises
+        ------
+        RuntimeError
+            A worker could not take it.
+        """
+        try:
+            self._run(self._upload(bundle)).result(self.UPLOAD)
+        except concurrent.futures.TimeoutError:
+            raise RuntimeError(
+                f"not all workers have said within {self.UPLOAD:g} s that they have "
+                f"{bundle.origin}; some may be paused or cut off"
+            ) from None
+
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
+        with self._gate_lock:
+            waiting = (self._gate or {}).pop(key, None)
+        if waiting is not None:  # other code of Dask may wait for it
+            self._send_now(*waiting)
         outcome = self._futures.get(key)
         if outcome is None:
             raise KeyError(key)
@@ -252,23 +322,37 @@ class DaskBackend:
 
     async def _start(self, initializer: bytes | None) -> None:
         _Hub.of(self.client).join(self)
-        if initializer is not None:
-            plugin = _remote.InitializerPlugin(self.executor, initializer)
-            self._plugin = plugin.name
-            responses = await self.client.register_plugin(plugin, name=plugin.name)
-            for response in (responses or {}).values():
-                if isinstance(response, dict) and response.get("status") == "error":
-                    raise RuntimeError(f"a worker refused the initializer: {response}")
+        if self._survey is not None:
+            workers = [*await self.client.nthreads(asynchronous=True)]
+            await self._survey.begin(workers)
+            if not workers:
+                self._gate = {}
+                self._spawn(self._open_gate(initializer))
+        if self._gate is None:
+            await self._bring(initializer)
         await self._count_threads(self._coming)
         await offload(int)  # starts Dask's helper thread while one can still be started
         self._spawn(self._pulse())
+
+    async def _upload(self, bundle: Bundle) -> None:
+        plugin = CodePlugin(self.executor, bundle)
+        if plugin.name not in self._plugins:
+            self._plugins.append(plugin.name)
+        try:
+            await self.client.register_plugin(plugin, name=plugin.name)
+        except Exception as exc:
+            if not self.alive():
+                self._lose()
+            raise RuntimeError(
+                f"a worker could not take {bundle.origin}: {type(exc).__name__}: {exc}"
+            ) from exc
 
     async def _pulse(self) -> None:
         while not self._lost:
             await asyncio.sleep(self.PULSE)
             if not self.alive():
                 self._lose()
-            elif self._futures:
+            elif self._futures or self._gate:
                 await self._count_threads()
 
     async def _count_threads(self, least: int = 0) -> None:
@@ -278,6 +362,61 @@ class DaskBackend:
             return  # the connection is going; the pulse will see it
         self._placing.workers = len(threads)
         self._report(Threads(max(least, sum(threads.values()))))
+        if self._survey is not None:
+            self._spawn(self._survey.joined([*threads]))
+        if self._ends is not None and self._ends.keys() != threads.keys():
+            await self._ask_ends(self._ends, [*threads])
+
+    async def _bring(self, initializer: bytes | None) -> None:
+        if initializer is not None:
+            plugin = _remote.InitializerPlugin(self.executor, initializer)
+            self._plugins.append(plugin.name)
+            responses = await self.client.register_plugin(plugin, name=plugin.name)
+            for response in (responses or {}).values():
+                if isinstance(response, dict) and response.get("status") == "error":
+                    raise RuntimeError(f"a worker refused the initializer: {response}")
+
+    async def _open_gate(self, initializer: bytes | None) -> None:
+        """Send what waits for the first worker, when that has said that it can run it."""
+        assert self._survey is not None
+        fatal = await self._survey.first_worker()
+        try:
+            if not fatal:
+                await self._bring(initializer)
+        except Exception as exc:
+            fatal = f"the initializer could not be brought to the workers: {exc}"
+        if fatal:
+            self._report(Surveyed(fatal, {}))
+            return
+        with self._gate_lock:
+            gate, self._gate = self._gate, None
+        for sending in (gate or {}).values():
+            self._send_now(*sending)
+        await self._survey.end()
+
+    async def _watch_ends(self) -> None:
+        if self._ends is None:
+            self._ends = {}
+            await self._count_threads()
+
+    async def _ask_ends(
+        self, known: dict[str, tuple[float, float] | None], workers: list[str]
+    ) -> None:
+        """Ask the workers that are new when they end; report all, on this clock's time."""
+        for worker in known.keys() - set(workers):
+            del known[worker]
+        new = [worker for worker in workers if worker not in known]
+        known.update(dict.fromkeys(new))  # asked once
+        answers = await self.client.run(_remote.end_of, workers=new, on_error="return")
+        told = {worker: answers.get(worker) for worker in new}
+        news = {worker: end if isinstance(end, tuple) else None for worker, end in told.items()}
+        known.update(news)
+        self._report(Ends(news, frozenset(workers)))
+
+    async def _give_up(self, key: str) -> None:
+        future = self._drop(key)
+        if future is not None and self.alive():
+            await self.client.cancel([future], asynchronous=True, force=True)
 
     async def _identity(self) -> Any:
         return await self.client.scheduler.identity(n_workers=-1)
@@ -331,7 +470,7 @@ class DaskBackend:
             ]
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
-            future = self._submit(need.ticket, need.options, need.ahead, need.placed)
+            future = self._submit(need.ticket, need.options, need.ahead, need.where, need.placed)
         except Exception as exc:
             if not self.alive():
                 self._lose()
@@ -444,19 +583,22 @@ class DaskBackend:
             future.release()
 
     async def _withdraw(self, keys: list[str]) -> set[str]:
-        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
+        with self._gate_lock:
+            gate = self._gate or {}
+            unsent = {key for key in keys if gate.pop(key, None) is not None}
+        keys = [key for key in keys if key not in unsent]
+        answers = await self.client.run(_remote.withdraw, keys, on_error="return") if keys else {}
         begun: set[str] = set()
         for answer in answers.values():
             # A worker that did not answer may have begun any of them.
             begun.update(answer if isinstance(answer, list) else keys)
         stopped = {}
-        unsent = set()  # their large objects are still on the way
         for key in keys:
             if key not in begun and key in self._futures:
                 stopped[key] = self._drop(key)
             elif key in self._needs and key not in self._futures:
                 self._drop(key)
-                unsent.add(key)
+                unsent.add(key)  # its large objects are still on the way
         if stopped:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
@@ -479,6 +621,8 @@ class DaskBackend:
         if self._lost or self._closed:
             return
         self._lost = True
+        with self._gate_lock:
+            self._gate = None
         self._futures.clear()
         self._needs.clear()
         self._report(Lost(SchedulerLost(self._reason())))
@@ -496,6 +640,8 @@ class DaskBackend:
     async def _close(self) -> None:
         self._closed = True
         _Hub.of(self.client).leave(self)
+        if self._survey is not None:
+            await self._survey.end()
         for task in self._tasks:
             task.cancel()
         for future in self._futures.values():
@@ -504,13 +650,14 @@ class DaskBackend:
         self._needs.clear()
         self._placing.clear()
         self._release()
-        if self._plugin is not None and self.client.status == "running":
-            await self.client.unregister_worker_plugin(self._plugin)
+        for name in self._plugins if self.client.status == "running" else ():
+            await self.client.unregister_worker_plugin(name)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class _Hub:
@@ -558,6 +705,9 @@ class _Hub:
         backend = self._backends.get(message.get("daskexec", ""))
         if backend is not None and "done" in message:
             backend._told(message["done"], pickle.loads(message["outcome"]))
+        elif backend is not None and "cut" in message:
+            cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
+            backend._report(cut)
         elif backend is not None and "slow" in message:
             backend._report(Slow(key=message["slow"], worker=message["worker"]))
         elif backend is not None:
@@ -568,5 +718,7 @@ class _Hub:
                     name=message["name"],
                     pid=message["pid"],
                     worn=message.get("worn", False),
+                    left=message.get("left", 0.0),
+                    lifetime=message.get("lifetime", 0.0),
                 )
             )

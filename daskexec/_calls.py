@@ -101,6 +101,8 @@ class Ticket:
         Seconds after which a call that still runs is reported as slow.
     stop_after : float
         Seconds after which no further call of the task is begun.
+    needs : float
+        Seconds that it is expected to take: a worker that ends before refuses it. 0: any takes it.
     """
 
     __slots__ = (
@@ -109,6 +111,7 @@ class Ticket:
         "key",
         "load",
         "max_calls",
+        "needs",
         "slot",
         "slow_after",
         "stop_after",
@@ -128,11 +131,12 @@ class Ticket:
         max_calls: int,
         slow_after: float,
         stop_after: float,
+        needs: float = 0.0,
     ) -> None:
         self.executor, self.key, self.topic, self.load = executor, key, topic, load
         self.slot, self.turn = slot, turn
         self.has_initializer, self.max_calls = has_initializer, max_calls
-        self.slow_after, self.stop_after = slow_after, stop_after
+        self.slow_after, self.stop_after, self.needs = slow_after, stop_after, needs
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return Ticket, (
@@ -146,6 +150,7 @@ class Ticket:
             self.max_calls,
             self.slow_after,
             self.stop_after,
+            self.needs,
         )
 
     def __sizeof__(self) -> int:
@@ -163,7 +168,9 @@ class Outcome:
     kind : str
         "ran"; "initializer" (it raised: the failure is the only body); "refused" (another
         process, `pid`, began the task and did not finish it: `bodies` is what it has left,
-        the call after these is the one it was running); "withdrawn" (stopped before).
+        the call after these is the one it was running); "withdrawn" (stopped before);
+        "leaving" (its worker ends too soon for it: `bodies` has the worker's address, `seconds`
+        what is left to it and its lifetime).
     first, count : int
         Index of the call that the first body belongs to, and how many there are.
     bodies : list of bytes or Failure, or bytes

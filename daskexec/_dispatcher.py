@@ -44,12 +44,14 @@ from typing import Any
 
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Ticket
+from daskexec._endings import Answer
 from daskexec._ledger import Ledger
+from daskexec._lifetimes import Where
 from daskexec._messages import Line
 from daskexec._packing import Packer
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
-from daskexec._settling import CHECK, Answer, Settler, like
+from daskexec._settling import CHECK, Settler, like
 from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -310,6 +312,12 @@ class Dispatcher:
                 return line.backend.value_future(task.key, future.key)
         return line.backend.plain_future(dump(future.result()), future.key)
 
+    def upload(self, bundle: Any) -> None:
+        """Bring code to all workers; blocks until those there have it."""
+        self.check_open()
+        self.refuse_to_block()
+        self.line().backend.upload(bundle)
+
     def refuse_to_block(self) -> None:
         """Raise RuntimeError on the thread that the results come through."""
         line = self._line
@@ -446,6 +454,7 @@ class Dispatcher:
             self._settler.fail(task, self._broken())
             return
         load = self._packer.load_of(task)
+        needs, where = self._place(task)
         ticket = Ticket(
             self.executor,
             task.key,
@@ -457,9 +466,10 @@ class Dispatcher:
             self._max_calls,
             self._policy.slow_after(task.function),
             self._stop_after(task),
+            needs,
         )
         try:
-            line.backend.send(ticket, task.options, task.ahead, load.large)
+            line.backend.send(ticket, task.options, task.ahead, load.large, where)
             self._ledger.submitted(task)
         except BaseException as exc:
             if line.backend.alive():
@@ -468,9 +478,25 @@ class Dispatcher:
                 self._settler.inbox.put(CHECK)
 
     def _stop_after(self, task: Task) -> float:
-        if isinstance(task.load, Stretch) and task.load.job.chunk is not None:
-            return float("inf")  # its user wants these calls to stay together
+        if _stays_together(task):
+            return float("inf")
         return self._policy.stop_after(task.seconds)
+
+    def _place(self, task: Task) -> tuple[float, Where | None]:
+        """Return what a task needs, in seconds, and where it is to be run by the workers' ends.
+
+        A worker takes as many calls of a shared task as it has time for: what must fit is one.
+        """
+        if task.options.workers:
+            return 0.0, None  # its user says where it is to run
+        if not self._ledger.lifetimes.known:
+            return task.expects(), None
+        needs = task.needs()
+        each = needs if _stays_together(task) else needs / max(1, task.end - task.told)
+        where = self._ledger.place(task, each)
+        if where is not None and not where.workers:
+            self._settler.endings.explain_hold(task, each, where.most)
+        return (0.0 if where is not None and where.forced else needs), where
 
     def _park(self, call: Call, needed: concurrent.futures.Future[Any]) -> None:
         """Hold a call back until a future among its arguments is done; blocks no thread."""
@@ -490,6 +516,8 @@ class Dispatcher:
         with self._ledger.changed:
             if self._broken is not None:
                 return
+            if self._stopping and self._started and not self._ledger.pending:
+                return  # all is done, and it ends: then its cluster is not lost
             self._broken = error
             calls, stretches = self._ledger.drop_all()
             self._ledger.changed.notify_all()
@@ -505,6 +533,11 @@ def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:
         call.future._cancel_now()
     for stretch in stretches:
         stretch.job.fill(stretch.first, [Raised(CancelledError()) for _ in stretch.items])
+
+
+def _stays_together(task: Task) -> bool:
+    """Tell whether a user wants the calls of a task to run one after the other on one worker."""
+    return isinstance(task.load, Stretch) and task.load.job.chunk is not None
 
 
 def _has_running_loop() -> bool:

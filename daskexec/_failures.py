@@ -2,11 +2,15 @@
 
 An exception that pickle would mangle, or could not carry at all, must not hang or break
 anything: what cannot be rebuilt on the other side arrives as `RemoteError`, with type name,
-message and traceback.
+message and traceback. One that comes of code which is missing on the worker says where that is
+so, and what to do.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any
@@ -14,19 +18,42 @@ from typing import Any
 from daskexec._pickling import PROTOCOL, dump, load
 from daskexec.errors import RemoteError, RemoteTraceback
 
-__all__ = ["Failure"]
+__all__ = ["Failure", "is_of_missing_code"]
+
+# "Can't get attribute 'f' on <module 'shapes' from ...>"; "module 'shapes' has no attribute 'f'"
+_ATTRIBUTE = re.compile(r"<?module '([\w.]+)'")
 
 
 class Failure:
-    """An exception on its way from a worker, and what survives if it cannot be rebuilt."""
+    """An exception on its way from a worker, and what survives if it cannot be rebuilt.
 
-    __slots__ = ("blob", "message", "trace", "type_name")
+    `place` is where code was missing, in words, if that is what it is about; `unpickling`: the
+    call did not even begin.
+    """
 
-    def __init__(self, blob: bytes | None, type_name: str, message: str, trace: str) -> None:
+    __slots__ = ("blob", "message", "place", "trace", "type_name", "unpickling")
+
+    def __init__(
+        self,
+        blob: bytes | None,
+        type_name: str,
+        message: str,
+        trace: str,
+        place: str = "",
+        unpickling: bool = False,
+    ) -> None:
         self.blob, self.type_name, self.message, self.trace = blob, type_name, message, trace
+        self.place, self.unpickling = place, unpickling
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Failure, (self.blob, self.type_name, self.message, self.trace)
+        return Failure, (
+            self.blob,
+            self.type_name,
+            self.message,
+            self.trace,
+            self.place,
+            self.unpickling,
+        )
 
     @classmethod
     def of(cls, exc: BaseException) -> Failure:
@@ -55,7 +82,67 @@ class Failure:
         if exc is None:
             exc = RemoteError(self.type_name, self.message)
         exc.__cause__ = RemoteTraceback(self.trace)
+        if self.place:
+            _explain(exc, self.place, self.unpickling)
         return exc
+
+
+# --- code that is missing there -----------------------------------------------------------------
+
+
+def is_of_missing_code(exc: BaseException, unpickling: bool) -> bool:
+    """Tell whether an exception comes of a module that is missing, or is an older one.
+
+    `unpickling`: it was raised before the call began.
+    """
+    if isinstance(exc, ModuleNotFoundError):
+        return True
+    return (
+        unpickling
+        and isinstance(exc, (AttributeError, ImportError))
+        and _ATTRIBUTE.search(str(exc)) is not None
+    )
+
+
+def _explain(exc: BaseException, place: str, unpickling: bool) -> None:
+    """Say, with an exception, where a module is missing and what to do; never raises."""
+    try:
+        found = _ATTRIBUTE.search(str(exc))
+        if isinstance(exc, ModuleNotFoundError) and exc.name:
+            name = exc.name.split(".")[0]
+            what = f"the module {exc.name!r} cannot be imported"
+        elif found is not None:
+            name = found[1].split(".")[0]
+            what = f"the module {found[1]!r} is another one than here, an older version perhaps,"
+        else:
+            return
+        note = f"daskexec: {what} where this call ran: {place}. {_advice(name)}"
+        if sys.version_info >= (3, 11):
+            exc.add_note(note)
+        elif unpickling:
+            message = f"{exc}\n{note}"
+            exc.args = (message, *exc.args[1:])
+            if isinstance(exc, ImportError):
+                exc.msg = message
+    except Exception:
+        return
+
+
+def _advice(name: str) -> str:
+    """Say how a module can be brought to the workers."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return "Install it there, or bring it there by executor.upload(path)"
+    path = (list(spec.submodule_search_locations or ()) or [spec.origin or ""])[0]
+    if "-packages" in path:
+        return f"Install it there (pip install); here it is in {path}"
+    return f"Bring it there by executor.upload({path!r}), or install it there"
+
+
+# --- pickling -----------------------------------------------------------------------------------
 
 
 def _dump_exception(exc: BaseException) -> bytes | None:

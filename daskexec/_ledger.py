@@ -29,7 +29,8 @@ from typing import Any
 
 from daskexec._batching import BatchPolicy
 from daskexec._board import Board
-from daskexec._messages import Started
+from daskexec._lifetimes import Lifetimes, Where, usable
+from daskexec._messages import Ends, Started
 from daskexec._tasks import IN_HAND, OVER, PARKED, QUEUED, SENT, Call, Job, Stretch, Task
 from daskexec.options import CallOptions
 
@@ -52,6 +53,8 @@ class Ledger:
         What is with the scheduler.
     threads : int
         Worker threads there are.
+    lifetimes : Lifetimes
+        When workers will end; guarded by `changed`.
     board : Board or None
         Where begun tasks are marked; set when the cluster is up.
     pending : int
@@ -64,6 +67,8 @@ class Ledger:
     PIECE = 1 << 16
     #: Tasks that are taken in hand together: the next ones are taken with what these have taught.
     AT_ONCE = 32
+    #: Held tasks for each thread that take no room in the window, at most.
+    HELD = 4
 
     def __init__(self, policy: BatchPolicy) -> None:
         self.changed = threading.Condition()
@@ -71,6 +76,7 @@ class Ledger:
         self.sent: dict[str, Task] = {}
         self.threads = 0
         self.board: Board | None = None
+        self.lifetimes = Lifetimes()
         self.pending = self.queued = 0
         self._sleepers = 0
         self._queues: dict[int, deque[Call | Stretch]] = {}  # by priority
@@ -79,6 +85,7 @@ class Ledger:
         self._hurried: deque[Call] = deque()  # sent whether there is room or not
         self._parked: set[Call] = set()
         self._in_hand = 0  # tasks
+        self._held = 0  # of the sent ones
         self._seconds = 0.0  # expected, of the tasks in hand and sent
         self._sends = 0  # first attempts
         self._worn: dict[int, set[str]] = {}  # process id -> keys it still owes
@@ -174,7 +181,8 @@ class Ledger:
         queue = self._first_queue()
         if queue is None:
             return None
-        there, seconds = len(self.sent) + self._in_hand, self._seconds
+        held = min(self._held, self.HELD * max(self.threads, 4))
+        there, seconds = len(self.sent) + self._in_hand - held, self._seconds
         again = queue[0].since is not None
         if not self.policy.is_open(self.threads, there, 0.0 if again else seconds):
             return None
@@ -355,6 +363,55 @@ class Ledger:
             task.since = self._sends
         else:
             task.since, task.ahead = since, 1.0 / (1 + since)
+
+    def place(self, task: Task, needs: float) -> Where | None:
+        """Say where a sent task of such calls is to be run, by the ends of the workers.
+
+        One that no worker has time for is *held*: it waits, and takes no room in the window.
+        """
+        with self.changed:
+            loads = [task.load] if isinstance(task.load, Stretch) else task.calls
+            if not loads or task.options.workers or not needs:
+                return None
+            holds = max(load.holds for load in loads)
+            where = self.lifetimes.where(
+                needs,
+                holds,
+                was_cut=any(load.cuts for load in loads),
+                strict=bool(task.options.resources),
+            )
+            if where is not None and where.strict and task.key in self.sent:
+                task.held = True
+                self._held += 1
+                self._seconds -= task.seconds
+                task.seconds = 0.0
+                if not where.workers:
+                    for load in loads:
+                        load.holds += 1
+            return where
+
+    def learn_ends(self, ends: Ends) -> list[Task]:
+        """Take note of when workers end; return the held tasks, if some of these are new."""
+        with self.changed:
+            self.lifetimes.keep(ends.workers)
+            self.lifetimes.learn(ends.new)
+            return [task for task in self.sent.values() if task.held] if ends.new else []
+
+    def cut(self, task: Task, ran: float, lifetime: float) -> list[tuple[float, float]]:
+        """Note that a worker's end cut off the only call that a task has not told of.
+
+        Returns
+        -------
+        list of (float, float)
+            How long it had run, and the lifetime of its worker: this time and before.
+        """
+        with self.changed:
+            if task.key not in self.sent or task.end - task.told != 1:
+                return []
+            one = task.load if isinstance(task.load, Stretch) else task.calls[0]
+            one.cuts = [*one.cuts, (ran, lifetime)]
+            one.needs = max(one.needs, min(1.25 * ran, usable(lifetime)))
+            return one.cuts
 
     def submitted(self, task: Task) -> None:
         """Note that the backend has a task that was entered as sent."""
@@ -590,6 +647,9 @@ class Ledger:
             return
         task.load = task.load[:0]  # calls refer to their task: a cycle would outlive both
         self._seconds -= task.seconds
+        if task.held:
+            task.held = False
+            self._held -= 1
         if not self.sent and not self._in_hand:
             self._seconds = 0.0  # no drift
         if task.slot >= 0 and self.board is not None:

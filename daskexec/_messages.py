@@ -1,7 +1,7 @@
 """What a backend reports to its dispatcher. Floor 3.
 
 A backend puts these on the dispatcher's queue; it calls nothing else of it. A backend for
-another system than Dask needs these six and the methods of `Backend`, no more.
+another system than Dask needs these and the methods of `Backend`, no more.
 """
 
 from __future__ import annotations
@@ -13,21 +13,40 @@ from typing import Any, Protocol
 
 from daskexec._calls import Outcome, Ticket
 from daskexec._large import Large
+from daskexec._lifetimes import Where
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
-__all__ = ["Backend", "Done", "Failed", "Line", "Lost", "Slow", "Started", "Threads"]
+__all__ = [
+    "Backend",
+    "Cut",
+    "Done",
+    "Ends",
+    "Failed",
+    "Line",
+    "Lost",
+    "Slow",
+    "Started",
+    "Surveyed",
+    "Threads",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A worker has begun a task. `worn`: it will take no more and wants to be replaced."""
+    """A worker has begun a task.
+
+    `worn`: it will take no more and wants to be replaced. `left`: seconds until it ends, and
+    `lifetime`: those it was given, if it has such an end.
+    """
 
     key: str
     worker: str
     name: str
     pid: int
     worn: bool = False
+    left: float = 0.0
+    lifetime: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +66,24 @@ class Slow:
 
 
 @dataclass(frozen=True, slots=True)
+class Cut:
+    """A call of a task has run for `ran` seconds and its worker ends now, as it was to."""
+
+    key: str
+    worker: str
+    ran: float
+    lifetime: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Workers that are new, with the seconds left to each and its lifetime, or None; and all."""
+
+    new: dict[str, tuple[float, float] | None]
+    workers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The cluster gave the task up, with an error of its own (such as ``KilledWorker``)."""
 
@@ -59,6 +96,14 @@ class Lost:
     """The cluster cannot be reached any more; nothing else will be reported."""
 
     error: SchedulerLost
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """What runs where calls will run. `fatal`: why no call can, or ""; `said`: by package."""
+
+    fatal: str
+    said: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +131,18 @@ class Backend(Protocol):
         options: CallOptions,
         ahead: float = 0.0,
         large: Sequence[Large] = (),
+        where: Where | None = None,
     ) -> None:
         """Have one attempt of a task run, with the large objects it needs; does not block.
 
         It goes before those of the same priority that are sent with less of `ahead` (0 to 1).
         """
+
+    def watch_ends(self) -> None:
+        """Report `Ends`, now and whenever workers have come or gone."""
+
+    def give_up(self, key: str) -> None:
+        """Have nothing more to do with a task, whether it runs or not; does not block."""
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
@@ -108,6 +160,9 @@ class Backend(Protocol):
 
     def plain_future(self, blob: bytes, name: str) -> Any:
         """Return the cluster's own future, called `name`, for an already pickled value."""
+
+    def upload(self, bundle: Any) -> None:
+        """Bring a `daskexec._code.Bundle` to all workers, those to come too; blocks."""
 
     def on_loop(self) -> bool:
         """Tell whether this thread carries the backend and so must not wait for it."""

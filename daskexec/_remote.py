@@ -20,6 +20,7 @@ import pickle
 import sys
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from types import FunctionType
 from typing import Any
@@ -30,12 +31,15 @@ from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
 from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
+from daskexec._leaving import lifetime_of, seconds_left, when_leaving
+from daskexec._lifetimes import CUT, SLACK, fits
 from daskexec._pickling import load, running
-from daskexec._run import Run, run_with_globals
+from daskexec._run import Run, failure_of, run_with_globals
 
 __all__ = [
     "InitializerPlugin",
     "abandon",
+    "end_of",
     "keep",
     "open_board",
     "relieve",
@@ -53,7 +57,11 @@ _SAID_AFTER = 0.005
 #: its answer. The scheduler keeps the last thousand or so of them.
 _TOLD_AT_ONCE = 4096
 
+#: Seconds between two refusals of a worker that is about to end.
+_REFUSALS = 0.25
+
 _lock = threading.Lock()
+_next_refusal: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
 _begun: OrderedDict[str, None] = OrderedDict()
 _withdrawn: OrderedDict[str, None] = OrderedDict()
 _under_way: dict[str, _Watch] = {}  # tasks that run now, by key
@@ -75,6 +83,8 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
     watch = _Watch(worker, run)
     refusal = _begin(watch)
     if refusal is not None:
+        if refusal.kind == "leaving":
+            _refuse_slowly(worker)
         return refusal
     watch.start()
     running.give_thread_back = run.give_thread_back
@@ -109,10 +119,13 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
 def _begin(watch: _Watch) -> Outcome | None:
     ticket = watch.run.ticket
     key = ticket.key
+    remaining = seconds_left(watch.worker)
     with _lock:
         if key in _withdrawn:
             del _withdrawn[key]
             return Outcome("withdrawn", [])
+        if remaining is not None and not _has_time(watch, remaining):
+            return _leaving(watch.worker, remaining)
         if _board is not None and ticket.slot >= 0:
             if not _board.has_turn(ticket.slot, ticket.turn):
                 return Outcome("withdrawn", [])  # settled already: nobody waits for it
@@ -130,6 +143,61 @@ def _begin(watch: _Watch) -> Outcome | None:
     return None
 
 
+def _has_time(watch: _Watch, remaining: float) -> bool:
+    """Tell whether this worker lives long enough for a task; hand back what is too much of it."""
+    run, lifetime = watch.run, lifetime_of(watch.worker)
+    when_leaving(watch.worker, CUT, _cut_all)
+    each = run.ticket.needs / max(run.calls, 1)
+    if remaining <= 0:
+        return False
+    if not each or fits(run.ticket.needs, remaining, lifetime):
+        return True
+    if run.ticket.stop_after == float("inf") or not fits(each, remaining, lifetime):
+        return False  # calls that are to stay together do
+    run.keep(max(1, int(remaining / each)))
+    return True
+
+
+def _refuse_slowly(worker: Any) -> None:
+    """Let some time go by between two refusals: Dask moves waiting tasks to idle workers."""
+    now = time.monotonic()
+    with _lock:
+        due = _next_refusal.get(worker, now)
+        _next_refusal[worker] = max(now, due) + _REFUSALS
+    time.sleep(min(max(0.0, due - now), _REFUSALS))
+
+
+def _leaving(worker: Any, remaining: float) -> Outcome:
+    told = (remaining, lifetime_of(worker))
+    return Outcome("leaving", [worker.address.encode()], count=0, seconds=told)
+
+
+def end_of(dask_worker: Any = None) -> tuple[float, float] | None:
+    """Return the seconds in which this worker can run calls, and its lifetime, if it has any."""
+    remaining = seconds_left(dask_worker)
+    return None if remaining is None else (remaining, lifetime_of(dask_worker))
+
+
+def _cut_all(worker: Any) -> None:
+    """Say which calls are about to be cut off by this worker's end. On its event loop.
+
+    Before that, since Dask would have them run elsewhere, anywhere, again and again.
+    """
+    with _lock:
+        cut = [watch for watch in _under_way.values() if watch.worker is worker]
+    for watch in cut:
+        if not watch.run.over:
+            ticket = watch.run.ticket
+            message = {
+                "daskexec": ticket.executor,
+                "cut": ticket.key,
+                "worker": worker.address,
+                "ran": time.perf_counter() - watch.since,
+                "lifetime": lifetime_of(worker),
+            }
+            worker.log_event(ticket.topic, message)
+
+
 def _mark(ticket: Ticket, stage: int) -> None:
     if _board is not None and ticket.slot >= 0:
         _board.mark(ticket.slot, stage)
@@ -144,6 +212,9 @@ def _report(worker: Any, ticket: Ticket) -> None:
         "name": str(worker.name),
         "pid": os.getpid(),
     }
+    remaining = seconds_left(worker)
+    if remaining is not None:
+        message["left"], message["lifetime"] = remaining + SLACK, lifetime_of(worker)
     if ticket.max_calls and _calls_begun.get(ticket.executor, 0) >= ticket.max_calls:
         message["worn"] = True
         worker.loop.add_callback(_pause, worker)
@@ -279,7 +350,7 @@ class _Initializer:
                     else:
                         fn(*args)
                 except BaseException as exc:
-                    self.failure = Failure.of(exc)
+                    self.failure = failure_of(exc)
                 self.done = True
         return self.failure
 

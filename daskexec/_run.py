@@ -14,6 +14,8 @@ import contextlib
 import marshal
 import os
 import pickle
+import platform
+import sys
 import time
 from array import array
 from collections import OrderedDict, deque
@@ -26,11 +28,13 @@ import distributed
 
 from daskexec._board import PLAIN_KIND, Board, Leave
 from daskexec._calls import Body, Load, Outcome, Ticket, size_of
-from daskexec._failures import Failure
+from daskexec._failures import Failure, is_of_missing_code
 from daskexec._frames import Frames, dump_result, load_referring
 from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
 
-__all__ = ["Run", "run_with_globals"]
+__all__ = ["Run", "failure_of", "forget_functions", "run_with_globals"]
+
+_HERE = os.path.dirname(__file__)
 
 _EXECUTORS = 100
 _FUNCTIONS = 256
@@ -180,7 +184,7 @@ class Run:
             trace = trace.tb_next  # the user's frames only
         if trace is not None:
             exc.__traceback__ = trace
-        return Failure.of(exc)
+        return failure_of(exc)
 
     def _function(self, index: int) -> Any:
         blob, lasting = self._carried[index]
@@ -206,6 +210,11 @@ class Run:
                 self.todo.pop()
                 calls += 1
         return calls
+
+    def keep(self, calls: int) -> None:
+        """Hand back all but the first `calls` calls; before any is begun."""
+        while len(self.todo) > calls:
+            self.todo.pop()
 
     def outcome(self, first: int = 0) -> Outcome:
         """Return what came of the calls from `first` on, as far as they are over."""
@@ -241,6 +250,33 @@ class Run:
         running.give_thread_back = None
         self.hand_back()
         distributed.secede()
+
+
+def failure_of(exc: BaseException) -> Failure:
+    """Describe what was raised here; what comes of missing code with the place it is missing."""
+    failure = Failure.of(exc)
+    if isinstance(exc, (AttributeError, ImportError)):
+        trace, ours = exc.__traceback__, True
+        while trace is not None and ours:
+            ours = os.path.dirname(trace.tb_frame.f_code.co_filename) == _HERE
+            trace = trace.tb_next
+        if is_of_missing_code(exc, ours):
+            failure.place, failure.unpickling = _place(), ours
+    return failure
+
+
+def _place() -> str:
+    """Name this worker, and the Python that it runs, for people."""
+    python = f"{sys.executable}, Python {platform.python_version()}, on {platform.node()}"
+    try:
+        return f"worker {distributed.get_worker().name} ({python})"
+    except ValueError:  # not on a worker's thread
+        return python
+
+
+def forget_functions() -> None:
+    """Unpickle all functions anew: the modules that they are from may be others now."""
+    _functions.clear()
 
 
 # --- globals of __main__ ------------------------------------------------------------------------

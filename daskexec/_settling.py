@@ -7,28 +7,41 @@ done-callbacks have a thread of their own, so one may be slow, or wait for anoth
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 import logging
 import os
 import queue
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
+from daskexec._endings import Answer, Endings, Relief, name_of
 from daskexec._failures import Failure
 from daskexec._frames import load_result
 from daskexec._ledger import Ledger
-from daskexec._messages import Done, Failed, Line, Lost, Slow, Started, Threads
+from daskexec._messages import (
+    Cut,
+    Done,
+    Ends,
+    Failed,
+    Line,
+    Lost,
+    Slow,
+    Started,
+    Surveyed,
+    Threads,
+)
 from daskexec._patience import Patience
 from daskexec._pickling import load
 from daskexec._tasks import Call, Raised, Stretch, Task
-from daskexec.errors import InitializerFailed, WorkerDied
+from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
 
-__all__ = ["CHECK", "Answer", "Settler", "like"]
+__all__ = ["CHECK", "Settler", "like"]
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed initializer
 
@@ -36,22 +49,6 @@ _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed
 CHECK = object()
 
 ErrorFactory = Callable[[], BaseException]
-
-
-class Answer:
-    """A message to the settle thread: the workers' answer on what they have not begun."""
-
-    def __init__(self, answer: concurrent.futures.Future[set[str]], tasks: list[Task]) -> None:
-        self.answer, self.tasks = answer, tasks
-
-
-class _Relief:
-    """A message to the settle thread: what was taken from behind a slow call."""
-
-    def __init__(
-        self, answer: concurrent.futures.Future[dict[str, Any]], task: Task, others: list[Task]
-    ) -> None:
-        self.answer, self.task, self.others = answer, task, others
 
 
 class Settler:
@@ -76,6 +73,8 @@ class Settler:
         self.line: Line | None = None  # set when the cluster is up
         self._ledger, self._patience = ledger, patience
         self._give_up = give_up
+        self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
+        self._warned: set[str] = set()  # packages of which versions differ
 
     def settle(self) -> None:
         """Handle messages until a None comes: the settle thread."""
@@ -113,8 +112,14 @@ class Settler:
                     self.withdrawn(answer.result(), task)
         elif isinstance(message, Slow):
             self._slow(message)
-        elif isinstance(message, _Relief):
+        elif isinstance(message, Relief):
             self._relieved(message)
+        elif isinstance(message, Surveyed):
+            self._surveyed(message)
+        elif isinstance(message, Cut):
+            self.endings.cut(message)
+        elif isinstance(message, Ends):
+            self.endings.learn(message)
         self._check()
 
     def _check(self) -> None:
@@ -142,8 +147,11 @@ class Settler:
         return type(loss)(f"{loss}. {words}") if words else loss
 
     def _started(self, message: Started) -> None:
+        if self.endings.begun_anew(message):
+            return
         task = self._ledger.started(message)
         if task is not None:
+            task.started_at = time.monotonic()
             set_all_running(call.future for call in task.calls)
         self._replace_worn()
 
@@ -163,6 +171,8 @@ class Settler:
             self._refused(task, outcome)
         elif outcome.kind == "withdrawn":
             self.withdrawn({key}, task)
+        elif outcome.kind == "leaving":
+            self.endings.refused(task, outcome)
         self._replace_worn()
 
     def _results(self, task: Task, outcome: Outcome) -> None:
@@ -216,9 +226,9 @@ class Settler:
                 others = []  # nobody is free to take them
         keys = [other.key for other in others]
         answer = line.backend.relieve(message.key, message.worker, keys)
-        answer.add_done_callback(lambda done: self.inbox.put(_Relief(done, task, others)))
+        answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, others)))
 
-    def _relieved(self, relief: _Relief) -> None:
+    def _relieved(self, relief: Relief) -> None:
         if relief.answer.cancelled() or relief.answer.exception() is not None:
             return  # the worker is gone, or going: its tasks come back in another way
         answer = relief.answer.result()
@@ -230,6 +240,16 @@ class Settler:
         barred = set(answer["barred"])
         for other in relief.others:
             self.withdrawn(barred, other)
+        if relief.cut is not None and task.end - task.told == 1:
+            self.endings.cut_alone(task, relief.cut)
+
+    def _surveyed(self, survey: Surveyed) -> None:
+        """Break the executor if no call can run; warn of what may go wrong, once for each."""
+        if survey.fatal:
+            self._give_up(lambda: BrokenExecutor(survey.fatal))
+        for package in survey.said.keys() - self._warned:
+            self._warned.add(package)
+            warnings.warn_explicit(survey.said[package], ExecutorWarning, "daskexec", 0)
 
     def _refused(self, task: Task, outcome: Outcome) -> None:
         """Another process had begun the task, and did not finish it."""
@@ -252,7 +272,7 @@ class Settler:
         if task.told < task.end:
             # The first that it left no result of was running; those behind had not begun.
             self._ledger.again(task, task.told + 1)
-            died = WorkerDied(_name_of(task), where, host, reason, _begun(task))
+            died = WorkerDied(name_of(task), where, host, reason, _begun(task))
             self._over_or_again(task, died)
 
     def _failed(self, message: Failed) -> None:
@@ -274,7 +294,7 @@ class Settler:
             self._ledger.again(task, ran=True)
         else:
             worker, host, fate = self._last_of(task, message.error)
-            died = WorkerDied(_name_of(task), worker, host, fate, _begun(task))
+            died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
             self._over_or_again(task, died)
 
     def _last_of(self, task: Task, error: BaseException) -> tuple[str, str, str]:
@@ -353,10 +373,6 @@ def _loaded(
     loaded.reverse()
     while loaded:
         yield loaded.pop()
-
-
-def _name_of(task: Task) -> str:
-    return task.options.name or str(task.function.name)
 
 
 def _begun(task: Task) -> int:

@@ -39,11 +39,14 @@ class Call:
         "begun",
         "blob",
         "carried",
+        "cuts",
         "fn",
         "function",
         "future",
+        "holds",
         "kwargs",
         "large",
+        "needs",
         "options",
         "resent",
         "since",
@@ -70,6 +73,9 @@ class Call:
         self.resent = 0  # attempts in all, less one
         self.since: int | None = None  # `Task.since` of an earlier attempt
         self.suspect = False  # it was there when workers died, more than once
+        self.needs = 0.0  # seconds that it is known to need, since a worker's end has cut it off
+        self.cuts: list[tuple[float, float]] = []  # (seconds run, lifetime) of each such time
+        self.holds = 0  # times that it has waited for a worker with time enough
 
 
 class Raised:
@@ -108,11 +114,14 @@ class Stretch:
     An item is the only argument of its call, if the job is `single`, or the tuple of all.
     """
 
-    __slots__ = ("first", "items", "job", "over", "pickled", "since")
+    __slots__ = ("cuts", "first", "holds", "items", "job", "needs", "over", "pickled", "since")
 
     def __init__(self, job: Job, first: int, items: list[Any], since: int | None = None) -> None:
         self.job, self.first, self.items = job, first, items
         self.since = since  # `Task.since` of an earlier attempt
+        # As of a `Call`; of one that has a single item.
+        self.needs, self.holds = 0.0, 0
+        self.cuts: list[tuple[float, float]] = []
         self.over = False
         self.pickled: Load | None = None
 
@@ -121,7 +130,12 @@ class Stretch:
 
     def __getitem__(self, part: slice) -> Stretch:
         first = part.start or 0
-        return Stretch(self.job, self.first + first, self.items[part], self.since)
+        return self._like(self.first + first, self.items[part])
+
+    def _like(self, first: int, items: list[Any]) -> Stretch:
+        other = Stretch(self.job, first, items, self.since)
+        other.needs, other.holds, other.cuts = self.needs, self.holds, self.cuts
+        return other
 
     def split(self, size: int) -> Stretch:
         """Take the first `size` items off it, as another stretch."""
@@ -130,7 +144,7 @@ class Stretch:
         else:
             head = self.items[:size]
             del self.items[:size]
-        taken = Stretch(self.job, self.first, head, self.since)
+        taken = self._like(self.first, head)
         self.first += len(head)
         return taken
 
@@ -147,6 +161,7 @@ class Task:
         "begun",
         "end",
         "function",
+        "held",
         "key",
         "load",
         "mixed",
@@ -157,6 +172,7 @@ class Task:
         "slot",
         "slow",
         "started",
+        "started_at",
         "submitted",
         "told",
     )
@@ -169,6 +185,8 @@ class Task:
         self.slot = -1
         self.told, self.end = 0, len(load)
         self.started: Started | None = None
+        self.started_at = 0.0  # when that was heard
+        self.held = False  # it waits for a worker that is to come, or is to be placed anew then
         self.begun = 0  # workers that have begun it: Dask tries again by itself
         self.submitted = False  # the backend has it
         self.slow = False  # a call of it was reported as slow
@@ -181,6 +199,19 @@ class Task:
     def calls(self) -> list[Call]:
         """The calls that are still the task's; none of a map's."""
         return [] if isinstance(self.load, Stretch) else self.load[self.told : self.end]
+
+    def expects(self) -> float:
+        """Return the seconds that it is expected to take; 0 if nothing is known of that."""
+        if self.mixed:
+            known = self.seconds
+        else:
+            known = (self.function.mean or 0.0) * (self.end - self.told)
+        return float(known)
+
+    def needs(self) -> float:
+        """Return `expects`, or more where a call of it was cut off by its worker's end."""
+        loads = [self.load] if isinstance(self.load, Stretch) else self.calls
+        return max(self.expects(), *(one.needs for one in loads), 0.0)
 
     @property
     def suspect(self) -> bool:

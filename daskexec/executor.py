@@ -368,6 +368,45 @@ class DaskExecutor(Executor):
         view._base = self
         return view
 
+    def upload(self, path: str | os.PathLike[str]) -> list[str]:
+        """Bring Python code to the workers, so that calls can import it there.
+
+        Parameters
+        ----------
+        path : str or path
+            A module's file (``helpers.py``), a package's folder, or a zip, egg or wheel with
+            modules and packages at its top.
+
+        Returns
+        -------
+        list of str
+            The names that can be imported now, on all workers there are and on those that
+            come later, until this executor is shut down.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is nothing at the path.
+        ValueError
+            There is no Python code in it, or none that could be imported by its name.
+        RuntimeError
+            A worker could not take it, or the executor is shut down.
+
+        Notes
+        -----
+        Blocks until all workers have it. Calls submitted after that see the newest version:
+        workers forget the modules of these names that they have imported, and import them anew
+        when they are asked for; no worker restarts. What was made of an older version stays
+        of that: instances, and names that another module took by ``from helpers import f``
+        (upload that one, too). Calls that run meanwhile may see either. Workers that are
+        threads of this process keep what it has imported.
+        """
+        from daskexec._code import pack
+
+        bundle = pack(path)
+        self._dispatcher.upload(bundle)
+        return list(bundle.modules)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; end what this executor has started when all are done.
 

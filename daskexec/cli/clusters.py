@@ -124,14 +124,22 @@ def config(name: str) -> None:
 
 @click.command()
 @click.argument("name", metavar="NAME_OR_FILE")
+@click.option(
+    "--start", is_flag=True,
+    help="Start one worker too, run a few calls there, say what was seen, and end it.",
+)  # fmt: skip
 @click.pass_context
-def check(ctx: click.Context, name: str) -> None:
-    """Check a cluster config and say what it would do; start nothing.
+def check(ctx: click.Context, name: str, start: bool) -> None:
+    """Check a cluster config and say what it would do; start nothing, without --start.
 
     Says its kind, how large the cluster would be, where it is, and for a queue the script of
     a job. What is wrong with it is told with the lines, all of it.
 
-    Exit status: 0 if it is right, 1 if it is not.
+    With --start one worker is brought up, and it is said how long that takes, which versions
+    of Python and packages differ on the two sides, which files the worker sees, how long a
+    call takes there and back, and the bandwidth. All of it is ended after.
+
+    Exit status: 0 if it is right (and a call could be run), 1 if it is not.
     """
     from daskexec.errors import ClusterStartFailed
 
@@ -141,6 +149,33 @@ def check(ctx: click.Context, name: str) -> None:
     except (ValueError, ClusterStartFailed) as error:  # ConfigError is a ValueError
         say(f"Error: {error}")
         ctx.exit(1)
+    if start and not _start(loaded):
+        ctx.exit(1)
+
+
+def _start(config: ClusterConfig) -> bool:
+    """Try a config for real; tell whether a call could be run."""
+    from concurrent.futures import BrokenExecutor
+
+    from rich.console import Console
+
+    from daskexec.checkup import render, start_and_look
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = start_and_look(config, lambda line: say(f"... {line}"))
+        except (BrokenExecutor, OSError, ImportError, ValueError, RuntimeError) as error:
+            say(f"Error: {error or type(error).__name__}")
+            found = None
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        if not text.startswith("DaskExecutor is waiting"):  # that was said meanwhile
+            say(f"Warning: {text}")
+    if found is None:
+        return False
+    click.echo()
+    render(found, Console(file=sys.stdout))
+    return True
 
 
 def _loaded(name: str) -> ClusterConfig:

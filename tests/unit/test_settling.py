@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -9,11 +10,13 @@ import pytest
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Outcome
 from daskexec._ledger import Ledger
-from daskexec._messages import Done
+from daskexec._lifetimes import usable
+from daskexec._messages import Cut, Done, Ends, Line, Started
 from daskexec._patience import Patience
 from daskexec._pickling import dump
 from daskexec._settling import Settler
 from daskexec._tasks import Call, Task
+from daskexec.errors import WorkerDied
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -78,3 +81,117 @@ def test_a_relieved_mixed_task_is_observed_once() -> None:
     settled.tell(0, 2, [0.1, 0.2])
     settled.tell(0, 4, [0.1, 0.2, 0.3, 0.4])
     assert (settled.known(abs).calls, settled.known(round).calls) == (before[0] + 2, before[1] + 2)
+
+
+# --- workers that end ---------------------------------------------------------------------------
+
+
+class Spoken:
+    """A backend that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.given_up: list[str] = []
+        self.withdrawn: list[str] = []
+        self.watched = 0
+
+    def alive(self) -> bool:
+        return True
+
+    def watch_ends(self) -> None:
+        self.watched += 1
+
+    def give_up(self, key: str) -> None:
+        self.given_up.append(key)
+
+    def withdraw(self, keys: list[str]) -> Future[set[str]]:
+        self.withdrawn += keys
+        answer: Future[set[str]] = Future()
+        answer.set_result(set(keys))
+        return answer
+
+    def relieve(self, key: str, worker: str, waiting: list[str]) -> Future[dict[str, Any]]:
+        answer: Future[dict[str, Any]] = Future()
+        outcome = Outcome("ran", [dump(0), dump(1)], seconds=[0.1])
+        answer.set_result({"begun": 3, "outcome": outcome, "barred": []})
+        return answer
+
+
+def ending(count: int) -> tuple[Settled, Spoken]:
+    settled, backend = Settled(count), Spoken()
+    line: Any = backend
+    settled.settler.line = Line(line, lambda: None)
+    return settled, backend
+
+
+def heard(settled: Settled) -> None:
+    while not settled.settler.inbox.empty():
+        settled.settler._handle(settled.settler.inbox.get_nowait())
+
+
+def refused(key: str, left: float = 2.0, lifetime: float = 3600.0) -> Done:
+    return Done(key, Outcome("leaving", [b"tcp://a:1"], count=0, seconds=[left, lifetime]))
+
+
+def test_what_a_leaving_worker_refuses_is_held() -> None:
+    """It is queued again, and held for a worker that is to come; room for others is left."""
+    settled, backend = ending(1)
+    ledger = settled.ledger
+    settled.settler._handle(refused(settled.task.key))
+    assert backend.watched == 1
+    (task,) = ledger.take()
+    ledger.send(task)
+    where = ledger.place(task, 60.0)
+    assert where is not None
+    assert where.workers == ()
+    assert ledger.policy.is_open(1, len(ledger.sent) - ledger._held, ledger._seconds)
+    settled.settler._handle(Ends({"tcp://b:1": (3500.0, 3600.0)}, frozenset({"tcp://b:1"})))
+    heard(settled)
+    assert backend.withdrawn == [task.key]
+    (task,) = ledger.take()
+    ledger.send(task)
+    assert ledger.place(task, 60.0) is None
+    assert not settled.futures[0].done()
+
+
+def test_a_call_that_is_cut_off_again_and_again_fails() -> None:
+    """First it is tried again, asking for more time; then its future says what happened."""
+    settled, backend = ending(1)
+    ledger, task = settled.ledger, settled.task
+    for _ in range(2):
+        settled.settler._handle(Cut(task.key, "tcp://a:1", 54.0, 55.0))
+        assert backend.given_up[-1] == task.key
+        if settled.futures[0].done():
+            break
+        (task,) = ledger.take()
+        ledger.send(task)
+        assert task.needs() == pytest.approx(usable(55.0))
+    error = settled.futures[0].exception(0)
+    assert isinstance(error, WorkerDied)
+    assert "cut off 2 times by the end of its worker's lifetime of 55 s" in str(error)
+    assert "it had run for 54 s, 54 s" in str(error)
+    assert not ledger.sent
+    assert not ledger.pending
+
+
+def test_calls_that_share_the_task_of_one_cut_off() -> None:
+    """What is done of the task is told, what was not begun is queued, the one cut off again."""
+    settled, _ = ending(8)
+    members = len(settled.task.load)
+    assert members > 3
+    settled.settler._handle(Cut(settled.task.key, "tcp://a:1", 3.0, 3600.0))
+    heard(settled)
+    assert [future.done() for future in settled.futures[:3]] == [True, True, False]
+    assert settled.ledger.pending == settled.ledger.queued == 6
+    again = [call for task in settled.ledger.take() for call in task.calls]
+    assert [call.needs for call in again if call.cuts] == [3.75]
+
+
+def test_begun_anew_though_nobody_said_that_it_was_cut_off() -> None:
+    """A call that Dask begins again and again on workers that end does not do so for ever."""
+    settled, _ = ending(1)
+    key = settled.task.key
+    for n in range(8):
+        settled.settler._handle(Started(key, f"tcp://a:{n}", f"w{n}", n, left=0.0, lifetime=55.0))
+        if settled.futures[0].done():
+            break
+    assert isinstance(settled.futures[0].exception(0), WorkerDied)

@@ -380,6 +380,17 @@ def nap_and_note(seconds: float, journal: Journal, line: object) -> object:
     return line
 
 
+def note_and_nap(journal: Journal, line: object, seconds: float) -> object:
+    journal.write(line)
+    time.sleep(seconds)
+    return line
+
+
+def note_and_fill(journal: Journal, line: object, seconds: float, size: int) -> bytes:
+    note_and_nap(journal, line, seconds)
+    return filled(size)
+
+
 def begin_and_end(journal: Journal, seconds: float) -> None:
     journal.write("begin")
     time.sleep(seconds)

@@ -1,0 +1,127 @@
+"""Looking at what runs on the other side before calls are sent there. Floor 5.
+
+A worker without daskexec ends at the first task of ours, before it can say why, and where it is
+the only one nothing would ever be heard again. So the workers that are there are asked first, with
+something that runs in any Python (`daskexec._versions`). Where there is none yet tasks wait here,
+and as many *probes* stand in for them, plain Dask tasks of which Dask sees that there is work; the
+first worker that joins runs one of them, and so says what it has.
+
+All of it runs on the client's loop; workers are asked once each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor
+from typing import Any
+
+from daskexec._messages import Surveyed
+from daskexec._versions import PACKAGES, PROBE, Found, here, missing, warnings_for
+
+__all__ = ["Survey"]
+
+
+class Survey:
+    """What is known of the processes at the other end of one client.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    executor : str
+        Id of the executor, for the keys of the probes.
+    report : callable
+        Takes `Surveyed`.
+    """
+
+    #: Seconds in which workers should answer; then it is done without them.
+    LIMIT = 5.0
+
+    def __init__(self, client: Any, executor: str, report: Callable[[Any], None]) -> None:
+        self._client, self._executor, self._report = client, executor, report
+        self._asked: set[str] = set()
+        self._asking = False
+        self._probes: list[Any] = []
+
+    async def begin(self, workers: list[str]) -> None:
+        """Ask the scheduler, and the workers there are.
+
+        Raises
+        ------
+        BrokenExecutor
+            daskexec is missing there, so no call can run.
+        """
+        boss = await self._ask_scheduler()
+        fatal = missing(here(), [boss], "the scheduler runs") if boss is not None else ""
+        if not fatal:
+            fatal = self._judge(await self._ask(workers), boss)
+        if fatal:
+            raise BrokenExecutor(fatal)
+
+    async def joined(self, workers: list[str]) -> None:
+        """Look at workers that are new."""
+        new = [worker for worker in workers if worker not in self._asked]
+        if new and not self._asking:
+            self._asking = True
+            try:
+                self._judge(await self._ask(new))
+            finally:
+                self._asking = False
+
+    async def first_worker(self) -> str:
+        """Wait for a worker to join and to say what it has; return why no call can run, or ""."""
+        self.stand_in()
+        probe, told = self._probes[0], None
+        await probe._state.wait()  # Dask's own wait leaves an exception behind when cancelled
+        if probe.status == "finished":
+            with contextlib.suppress(Exception):  # its worker is gone again
+                told = Found.of(await self._client.gather(probe, asynchronous=True))
+        return self._judge([told] if told is not None else [])
+
+    def stand_in(self) -> None:
+        """Have one more probe seen by Dask; from any thread."""
+        key = f"daskexec-looks-at-its-workers-{self._executor}-{len(self._probes)}"
+        self._probes.append(self._client.submit(eval, PROBE, key=key, pure=False))
+
+    async def end(self) -> None:
+        """Take the probes back."""
+        probes, self._probes = self._probes, []
+        if probes and self._client.status == "running":
+            await self._client.cancel(probes, asynchronous=True, force=True)
+
+    async def _ask_scheduler(self) -> Found | None:
+        with contextlib.suppress(Exception):  # not every scheduler answers such questions
+            # Dask's own question first: it leaves no line in a log, which may be the user's
+            # terminal. What is not installed but on a path only the probe sees.
+            told = await self._client.scheduler.versions(packages=[*PACKAGES])
+            found = Found.of_dask(told)
+            if found is None or "daskexec" not in found.packages:
+                found = Found.of(await self._client.run_on_scheduler(eval, PROBE))
+            return found
+        return None
+
+    async def _ask(self, workers: list[str]) -> list[Found]:
+        if not workers:
+            return []
+        self._asked.update(workers)
+        answers: dict[str, Any] = {}
+        with contextlib.suppress(Exception):  # the connection is going: others will see it
+            answers = await asyncio.wait_for(
+                self._client.run(eval, PROBE, workers=workers, on_error="return"), self.LIMIT
+            )
+        return [found for found in map(Found.of, answers.values()) if found is not None]
+
+    def _judge(self, found: list[Found], boss: Found | None = None) -> str:
+        """Report versions that differ; return why no call can run on any of them, or ""."""
+        mine = here()
+        lacking = missing(mine, found, "workers run")
+        if lacking and not any("daskexec" in each.packages for each in found):
+            return lacking
+        places = [("workers", each) for each in found]
+        said = warnings_for(mine, places if boss is None else [("scheduler", boss), *places])
+        if lacking:
+            said["daskexec"] = f"{lacking}. Till then these workers end when they get a call"
+        if said:
+            self._report(Surveyed("", said))
+        return ""
