@@ -37,7 +37,7 @@ FLOORS = {
     "graph": 1,
     "_calls": 2,
     "_large": 2,
-    "_leaving": 3,
+    "_worker_end": 3,
     "_messages": 3,
     "_run": 3,
     "_tasks": 3,
