@@ -14,7 +14,7 @@ from typing import Any
 from daskexec._pickling import PROTOCOL, dump, load
 from daskexec.errors import RemoteError, RemoteTraceback
 
-__all__ = ["Failure"]
+__all__ = ["Failure", "Unloaded"]
 
 
 class Failure:
@@ -56,6 +56,14 @@ class Failure:
             exc = RemoteError(self.type_name, self.message)
         exc.__cause__ = RemoteTraceback(self.trace)
         return exc
+
+
+class Unloaded(Exception):
+    """Stands for an exception of a call, in a process that must not rebuild it."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(f"{failure.type_name}: {failure.message}")
 
 
 def _dump_exception(exc: BaseException) -> bytes | None:

@@ -92,6 +92,12 @@ class Backend(Protocol):
         It goes before those of the same priority that are sent with less of `ahead` (0 to 1).
         """
 
+    def hold(self, on: bool) -> None:
+        """Let go of nothing that is with the workers, until told otherwise; blocks."""
+
+    def adopt(self, topic: str, keys: list[str]) -> None:
+        """Take over tasks that somebody else has sent, who reports on `topic`; blocks."""
+
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
 

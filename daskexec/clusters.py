@@ -12,19 +12,26 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from daskexec import _kept
+from daskexec._kept import KeptCluster
 from daskexec._link import SpawnerLink
 from daskexec.config import ClusterConfig, load_config
+from daskexec.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
     from daskexec._messages import Line
+    from daskexec.kinds import RunningCluster
 
 __all__ = [
     "CONNECT_TIMEOUT",
     "Connect",
+    "Ended",
     "Opened",
+    "inherited",
     "is_address",
     "open_client",
     "own",
@@ -40,6 +47,9 @@ CONNECT_TIMEOUT = 10.0
 _SELDOM = 1_000_000
 
 Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
+
+#: Kinds that need no process of their own: nothing of them could be left.
+_IN_PROCESS = ("threads", "scheduler")
 
 _ADDRESS = re.compile(
     r"(?:(?:tcp|tls|ws|wss|ucx|inproc)://\S+|[\w.\-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)"
@@ -61,7 +71,7 @@ def resolve(cluster: Any) -> Any:
     ConfigError
         The config of that name cannot be right, or there is none.
     """
-    if cluster is None or isinstance(cluster, ClusterConfig):
+    if cluster is None or isinstance(cluster, (ClusterConfig, KeptCluster, Ended)):
         return cluster
     if isinstance(cluster, os.PathLike) or (isinstance(cluster, str) and not is_address(cluster)):
         return load_config(cluster)
@@ -195,12 +205,15 @@ class Opened:
         As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
     start_timeout : float, optional
         Seconds to wait for a worker, where the cluster's config says so.
+    kept : KeptCluster, optional
+        The cluster, where a keeper has it: it can be left.
     """
 
     client: Any
     close: Callable[[], None]
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
+    kept: KeptCluster | None = None
 
 
 def shared(executor: str, opened: Opened) -> Connect:
@@ -228,6 +241,8 @@ def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened
     """
     if _is_client(cluster):
         return Opened(cluster, _nothing)
+    if isinstance(cluster, KeptCluster):
+        return _connect(cluster.config, cluster, timeout)
     if isinstance(cluster, ClusterConfig):
         return _open_config(cluster, timeout, max_workers)
     from distributed import Client
@@ -241,9 +256,22 @@ def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened
 
 
 def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None) -> Opened:
-    from daskexec.kinds import open_cluster
+    if config.kind in _IN_PROCESS:
+        from daskexec.kinds import open_cluster
 
-    running = open_cluster(config, max_workers)
+        return _connect(config, open_cluster(config, max_workers), timeout)
+    kept = _kept.start(config, max_workers)
+    try:
+        with _few_collections():
+            import distributed  # noqa: F401  # while the keeper does so too
+        kept.wait_until_open()
+    except BaseException:
+        kept.close()
+        raise
+    return _connect(config, kept, timeout)
+
+
+def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> Opened:
     try:
         options = {"timeout": timeout, **config.client_kwargs}
         client = _connected(running.address, security=running.security, **options)
@@ -258,7 +286,32 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
         finally:
             running.close()
 
-    return Opened(client, close, running.trouble, config.start_timeout)
+    kept = running if isinstance(running, KeptCluster) else None
+    return Opened(client, close, running.trouble, config.start_timeout, kept)
+
+
+def inherited(executor: str, client: Any, trouble: Callable[[], tuple[bool, str]]) -> Connect:
+    """Use a client, which stays open, for calls that another process has left."""
+
+    def connect(report: Callable[[Any], None]) -> Line:
+        from daskexec._backend import DaskBackend
+        from daskexec._messages import Line
+
+        backend = DaskBackend(client, executor, report, inherits=True)
+        return Line(backend, _nothing, trouble=trouble)
+
+    return connect
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Stands for a cluster that was left and has ended: calls are refused."""
+
+    reason: str
+
+    def connect(self, report: Callable[[Any], None]) -> Line:
+        """Say so."""
+        raise BrokenExecutor(self.reason)
 
 
 def _connected(address: str, timeout: Any, **options: Any) -> Any:
@@ -267,8 +320,6 @@ def _connected(address: str, timeout: Any, **options: Any) -> Any:
     try:
         return Client(address, timeout=timeout, set_as_default=False, **options)
     except OSError as exc:  # TimeoutError too
-        from daskexec.errors import ClusterUnreachable
-
         seconds = f"{timeout:g} s" if isinstance(timeout, (int, float)) else str(timeout)
         raise ClusterUnreachable(
             f"no Dask scheduler answered at {address} within {seconds} "

@@ -13,7 +13,8 @@
     ├── ValueError
     │   └── ConfigError                      a cluster config that cannot be right
     ├── RuntimeError
-    │   └── ClusterStartFailed               a cluster could not be started: what the queue said
+    │   ├── ClusterStartFailed               a cluster could not be started: what the queue said
+    │   └── Detached                         the call runs on, with a cluster that was left
     ├── RemoteError                          an exception that cannot be rebuilt in this process
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
@@ -35,6 +36,7 @@ __all__ = [
     "ClusterStartFailed",
     "ClusterUnreachable",
     "ConfigError",
+    "Detached",
     "ExecutorWarning",
     "InitializerFailed",
     "RemoteError",
@@ -119,6 +121,29 @@ class ConfigError(ValueError):
 
 class ClusterStartFailed(RuntimeError):
     """A cluster could not be started; the message has the queue's, or the host's, own words."""
+
+
+class Detached(RuntimeError):
+    """The executor was left: the call runs on, and what it comes to is had by attaching.
+
+    Attributes
+    ----------
+    cluster : str
+        The name that it was left by: ``DaskExecutor.attach(cluster)``.
+    name : str, int or None
+        What the call is asked for by: ``.futures[name]``; None where that is not known.
+    """
+
+    def __init__(self, cluster: str, name: str | int | None = None) -> None:
+        self.cluster, self.name = cluster, name
+        what = "this executor was detached" if name is None else "the call runs on, detached"
+        futures = "futures" if name is None else f"futures[{name!r}]"
+        super().__init__(
+            f"{what}: DaskExecutor.attach({cluster!r}).{futures} has what comes of it"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cluster, self.name)
 
 
 class RemoteError(Exception):
