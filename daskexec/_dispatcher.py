@@ -217,6 +217,8 @@ class Dispatcher:
 
     def state(self) -> str:
         """Say in a few words how it stands, for people."""
+        if self._parting is not None and self._broken is not None:
+            return f"detached as {self._left_as!r}"
         if self._broken is not None:
             return "broken"
         pending = self._ledger.pending

@@ -84,6 +84,7 @@ class Parting:
         self._deliver = deliver
         self._next = first
         self._taken = taken.union(wanted)
+        self._order: dict[int, tuple[int, int]] = {}  # by index: number, place in a map
         self._parcel: Parcel
 
     def hand_over(
@@ -165,10 +166,19 @@ class Parting:
                 f"not done are among the arguments. The executor goes on; wait for those "
                 f"futures, then detach"
             )
-        parcel.tasks = [self._task(task, packer, number) for task in ledger.sent.values()]
+        parcel.tasks = [
+            self._task(task, packer, number)
+            for task in ledger.sent.values()
+            if not (isinstance(task.load, Stretch) and task.load.job.cancelled)
+        ]
         for key, (name, future) in self._wanted.items():
             if key not in self.given:
                 self._finished(name, future)
+        # Those that were named first, as they were named; then the others as submitted.
+        places = {name: (place, 0) for place, (name, _) in enumerate(self._wanted.values())}
+        parcel.names.sort(
+            key=lambda one: (one[0] not in places, places.get(one[0], self._order[one[1]]))
+        )
 
     def _name(self, future: DaskFuture[Any] | None, name: str) -> Name:
         """Return what a call is asked for by."""
@@ -181,8 +191,12 @@ class Parting:
         self._taken.add(unique)
         return unique
 
-    def _enter(self, future: DaskFuture[Any] | None, name: str, function: str) -> int:
+    def _enter(
+        self, future: DaskFuture[Any] | None, name: str, function: str, order: tuple[int, int]
+    ) -> int:
+        """Enter a call in the list of names; return its index."""
         index = self._next
+        self._order[index] = order
         self._next += 1
         asked = self._name(future, name)
         if future is not None:
@@ -192,7 +206,8 @@ class Parting:
 
     def _kept(self, call: Call) -> KeptCall:
         future = call.future
-        index = self._enter(future, f"{future._name}-{future._number}", future._name)
+        number = future._number
+        index = self._enter(future, f"{future._name}-{number}", future._name, (number, 0))
         return KeptCall(
             index,
             future._name,
@@ -213,6 +228,7 @@ class Parting:
         job, made = stretch.job, []
         for place, item in enumerate(stretch.items, stretch.first):
             args = (item,) if job.single else item
+            name, order = f"{job.name}[{place}]", (job.number or 0, place)
             try:
                 blob, carried, large = packer.pickle_item(job.fn, args, job.number)
             except Unfinished as exc:
@@ -221,10 +237,10 @@ class Parting:
                     f"done are among them. The executor goes on; wait for those, then detach"
                 ) from exc
             except BaseException as exc:
-                index = self._enter(None, f"{job.name}[{place}]", job.name)
+                index = self._enter(None, name, job.name, order)
                 self._parcel.finished.append((index, Failure.of(cause(exc))))
                 continue
-            index = self._enter(None, f"{job.name}[{place}]", job.name)
+            index = self._enter(None, name, job.name, order)
             kept = self._large(large)
             made.append(KeptCall(index, job.name, number(), blob, carried, job.options, kept))
         return made
@@ -259,7 +275,7 @@ class Parting:
                 body = dump_result(future.result(0)) if error is None else Failure.of(error)
             except BaseException as exc:
                 body = Failure.of(exc)
-        index = self._enter(future, str(name), future._name)
+        index = self._enter(future, str(name), future._name, (future._number, 0))
         self._parcel.finished.append((index, body))
 
 

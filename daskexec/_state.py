@@ -130,7 +130,7 @@ def write(path: Path, data: bytes) -> None:
 def new_folder(config: str) -> tuple[Path, int]:
     """Make the folder of a new cluster; return it, and the descriptor of its held lock."""
     root = clusters()
-    root.parent.mkdir(parents=True, exist_ok=True)
+    root.parent.parent.mkdir(parents=True, exist_ok=True)
     for folder in (root.parent, root):
         folder.mkdir(mode=0o700, exist_ok=True)
     stem = re.sub(r"[^\w.\-]", "_", config) or "cluster"

@@ -11,12 +11,11 @@ __all__ = ["open_cluster"]
 
 
 class _Local:
-    security = None
-
     def __init__(self, cluster: Any, threads_per_worker: int) -> None:
         self._cluster, self._threads = cluster, threads_per_worker
         self._lock = threading.Lock()  # guards the close
         self.address: str = cluster.scheduler_address
+        self.security = cluster.security if cluster.security.require_encryption else None
 
     def trouble(self) -> tuple[bool, str]:
         return False, ""
