@@ -330,11 +330,8 @@ class Dispatcher:
         self._ledger.expect(count)
 
     def arrived(self, future: DaskFuture[Any], body: Any) -> None:
-        """Settle a call that was expected, or count one as over that was cancelled."""
-        if future.cancelled():
-            self._ledger.drop_items(1)
-        else:
-            self._settler.inbox.put(Arrived(future, body))
+        """Settle a call that was expected; a body of None is for one that was cancelled."""
+        self._settler.inbox.put(Arrived(future, body))
 
     def dask_future(self, future: DaskFuture[Any]) -> Any:
         """Return the cluster's own future for the plain value of the call."""

@@ -57,11 +57,11 @@ class KeptCalls:
         self._lock = threading.Lock()  # guards the reader, and what is pending
         self._reader = ResultsReader(clusters() / kept.name / "results")
         self._pending: dict[int, DaskFuture[Any]] = {}
-        self._indexes: dict[DaskFuture[Any], int] = {}
+        self._by_index: dict[int, DaskFuture[Any]] = {}
         for name, index, function in kept.names:
             future: DaskFuture[Any] = DaskFuture(function, index, self)
             self.futures[name] = self._pending[index] = future
-            self._indexes[future] = index
+            self._by_index[index] = future
         dispatcher.expect(len(self._pending))
         kept.on_news, kept.on_close = self._hear, self.give_up
         kept.ask("follow")
@@ -109,7 +109,7 @@ class KeptCalls:
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel a call, if it has not begun: the keeper knows."""
-        answer = self._kept.ask("cancel", indexes=[self._indexes[future]])
+        answer = self._kept.ask("cancel", indexes=[future._number])
         answer.add_done_callback(self._cancelled)
         try:
             asyncio.get_running_loop()
@@ -125,9 +125,10 @@ class KeptCalls:
     def _cancelled_of(self, indexes: Iterable[int]) -> None:
         for index in indexes:
             with self._lock:
-                future = self._pending.pop(index, None)
-            if future is not None:
-                future._cancel_now()
+                first = self._pending.pop(index, None) is not None
+            future = self._by_index[index]
+            future._cancel_now()
+            if first:
                 self._dispatcher.arrived(future, None)
 
     def dask_future(self, future: DaskFuture[Any]) -> Any:
@@ -156,7 +157,11 @@ def ended_futures(entry: Entry) -> tuple[dict[Name, DaskFuture[Any]], str]:
         future: DaskFuture[Any] = DaskFuture(function, index)
         futures[name] = future
         if index in bodies:
-            value, error = loaded(bodies.pop(index))
+            body = bodies.pop(index)
+            if body is None:
+                future._cancel_now()
+                continue
+            value, error = loaded(body)
             future._finish(value=value, error=error)
         else:
             future._finish(error=BrokenExecutor(f"the call was not finished when {why}"))

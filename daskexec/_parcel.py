@@ -12,6 +12,7 @@ import pickle
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ __all__ = [
 
 #: What a call is asked for by after its executor was left.
 Name = str | int
-#: What a call came to.
-Body = bytes | Frames | Failure
+#: What a call came to; None: it was cancelled.
+Body = bytes | Frames | Failure | None
 
 _SIZE = struct.Struct("<Q")
 
@@ -144,7 +145,9 @@ class ResultsWriter:
 
     def add(self, index: int, body: Any) -> None:
         """Write down what a call came to; it is on its way to the disk when this returns."""
-        if not isinstance(body, (bytes, Frames, Failure)):
+        if isinstance(body, Frames):
+            body = _owned(body)
+        elif isinstance(body, (bytearray, memoryview)):
             body = bytes(body)
         record = pickle.dumps((index, body), 5)
         self._file.write(_SIZE.pack(len(record)) + record)
@@ -176,6 +179,13 @@ class ResultsReader:
                     return
                 self._position += _SIZE.size + size
                 yield pickle.loads(record)
+
+
+def _owned(frames: Frames) -> Frames:
+    """Copy a large value so that it is as writable, once it is read, as it was."""
+    pairs = zip_longest(frames.buffers, frames.writable, fillvalue=False)
+    buffers = [bytearray(data) if writable else bytes(data) for data, writable in pairs]
+    return Frames(frames.key, frames.kind, frames.head, buffers, frames.writable)
 
 
 def loaded(body: Any) -> tuple[Any, BaseException | None]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from typing import Any
 
@@ -40,7 +40,7 @@ from daskexec._parcel import Body, KeptCall, KeptTask, Name, Parcel
 from daskexec._pickling import Unfinished
 from daskexec._settling import Answer, Settler
 from daskexec._tasks import OVER, SENT, Call, Stretch, Task
-from daskexec.futures import Canceller, DaskFuture
+from daskexec.futures import Canceller, DaskFuture, set_all_running
 from daskexec.options import CallOptions
 
 __all__ = ["Parting", "Unpacker"]
@@ -268,7 +268,7 @@ class Parting:
         """Take along what a future that is done has come to."""
         body: Body
         if future.cancelled():
-            body = Failure.of(CancelledError())
+            body = None
         else:
             error = future.exception(timeout=0)
             try:
@@ -342,4 +342,6 @@ class Unpacker:
         task.begun, task.submitted = kept.begun, True
         for call in task.calls:
             call.task = task
+        if kept.started is not None:
+            set_all_running(call.future for call in task.calls)
         return task

@@ -59,7 +59,7 @@ class _Relief:
 class Arrived:
     """A message to the settle thread: what a call came to that a keeper has seen to."""
 
-    def __init__(self, future: DaskFuture[Any], body: Body) -> None:
+    def __init__(self, future: DaskFuture[Any], body: Body | None) -> None:
         self.future, self.body = future, body
 
 
@@ -226,10 +226,11 @@ class Settler:
             finish_all((_unloaded if self._opaque else _loaded)(load_[start:stop], news))
 
     def _arrived(self, message: Arrived) -> None:
-        if message.future.cancelled():
-            return
-        value, error = loaded(message.body)
-        message.future._finish(value=value, error=error)
+        if message.body is None:
+            message.future._cancel_now()
+        else:
+            value, error = loaded(message.body)
+            message.future._finish(value=value, error=error)
         self._ledger.drop_items(1)
 
     def _observe(self, task: Task, outcome: Outcome) -> None:

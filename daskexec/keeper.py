@@ -35,7 +35,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import CancelledError
 from typing import Any
 
 from daskexec import _state
@@ -268,6 +267,7 @@ class Keeper:
             if self._owner is not None:
                 self._owner.hang_up()
                 self._owner = None
+        self.end("it was told to, by `daskexec clusters --stop`")
         self.close(wire)
 
     def status(self, wire: Wire) -> dict[str, Any]:
@@ -339,7 +339,7 @@ class Keeper:
         """Write down what a call came to; on the batch's callback thread."""
         body: Any
         if future.cancelled():
-            body = Failure.of(CancelledError())
+            body = None
         else:
             error = future.exception()
             if isinstance(error, Unloaded):
@@ -381,16 +381,22 @@ class Keeper:
                 batch.said.clear()
 
     def cancel(self, wire: Wire, indexes: list[int]) -> list[int]:
-        """Cancel calls that have not begun; say which ones will never run."""
-        stopped = []
-        for index in indexes:
-            with self._lock:
-                future = next(
-                    (b.futures[index] for b in self._batches if index in b.futures), None
-                )
-            if future is not None and future.cancel():
-                stopped.append(index)
-        return stopped
+        """Cancel calls that have not begun; say of a single one if it will never run.
+
+        Of several the results will tell.
+        """
+        with self._lock:
+            found = [
+                (batch, [batch.futures[index] for index in indexes if index in batch.futures])
+                for batch in self._batches
+            ]
+        stopped = False
+        for batch, futures in found:
+            if len(indexes) > 1:
+                batch.cancel(futures)
+            elif futures:
+                stopped = futures[0].cancel()
+        return indexes if stopped else []
 
 
 _QUESTIONS: dict[str, Callable[..., Any]] = {
@@ -471,6 +477,10 @@ class _Batch:
         news = [i for i, f in self.futures.items() if f.running() and i not in self.said]
         self.said.update(news)
         return news
+
+    def cancel(self, futures: list[DaskFuture[Any]]) -> None:
+        """Cancel what has not begun, without waiting."""
+        self._dispatcher.cancel_all(futures)
 
     def give_up(self) -> None:
         """Let go of what is pending."""

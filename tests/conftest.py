@@ -19,7 +19,6 @@ if _SUPPORT not in sys.path:
 from daskexec_testing.gates import Gates  # noqa: E402
 from daskexec_testing.leaks import Snapshot  # noqa: E402
 
-
 _STATE = pytest.StashKey[str]()
 
 
@@ -27,7 +26,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "leaves(reason): the test is known to leave something behind; not checked"
     )
-
 
     # Where running clusters are written down: not in the user's own folder.
     os.environ["XDG_STATE_HOME"] = config.stash[_STATE] = tempfile.mkdtemp(prefix="daskexec-test-")

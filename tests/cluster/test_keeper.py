@@ -153,7 +153,7 @@ def test_keeper_dies_at_the_start(state: Path) -> None:
     """A keeper that dies before the cluster is up is ClusterStartFailed, with its status."""
     kept = _kept.start(ClusterConfig("local", "local"), 1)
     os.kill(kept.pid, signal.SIGKILL)
-    with pytest.raises(ClusterStartFailed, match="'local'.*-9"):
+    with pytest.raises(ClusterStartFailed, match=r"'local'.*-9"):
         kept.wait_until_open()
     kept.close()
     assert os.listdir(state) == []
