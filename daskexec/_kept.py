@@ -111,6 +111,8 @@ class KeptCluster:
 
     #: Seconds in which the keeper answers small questions.
     ANSWER = 5.0
+    #: Seconds in which it says why a worker has gone: the queue may have to be asked.
+    FATE = 30.0
     #: Seconds in which it ends its cluster, jobs of a slow queue included.
     CLOSING = 300.0
 
@@ -235,7 +237,7 @@ class KeptCluster:
     def fate(self, worker: str) -> str:
         """Return what is known of why a worker has gone."""
         try:
-            known: str = self.ask("fate", worker=worker).result(self.ANSWER)
+            known: str = self.ask("fate", worker=worker).result(self.FATE)
         except Exception:
             return ""
         return known

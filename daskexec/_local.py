@@ -13,8 +13,6 @@ of this process and the workers forked by `daskexec._spawner`. Against ``LocalCl
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import signal
 import threading
 from pathlib import Path
@@ -26,6 +24,7 @@ from distributed.deploy.spec import ProcessInterface
 
 from daskexec._board import Board
 from daskexec._link import SpawnerLink
+from daskexec._quiet import quiet, quiet_here
 from daskexec._spawner import leave_out_meters, leave_out_profile
 
 __all__ = ["ForkCluster"]
@@ -97,7 +96,7 @@ class ForkCluster(SpecCluster):
                     "allowed_failures": 1 << 40,
                 },
             }
-            with _quiet_here():
+            with quiet_here():
                 super().__init__(
                     workers=dict.fromkeys(range(n_workers), worker),
                     worker=worker,
@@ -112,7 +111,7 @@ class ForkCluster(SpecCluster):
             raise
 
     async def _start(self) -> None:
-        _quiet.add(threading.get_ident())
+        quiet.add(threading.get_ident())
         self.link.listen(asyncio.get_running_loop())
         await super()._start()
         assert self.scheduler is not None
@@ -134,10 +133,10 @@ class ForkCluster(SpecCluster):
         """Stop workers and scheduler; nothing of them is left afterwards. Idempotent."""
         thread = getattr(self._loop_runner, "_loop_thread", None)
         try:
-            with _quiet_here():
+            with quiet_here():
                 return super().close(timeout)
         finally:
-            _quiet.discard(getattr(thread, "ident", None))
+            quiet.discard(getattr(thread, "ident", None))
             self.link.close()
 
     def answer_at_once(self, client: str) -> None:
@@ -219,48 +218,3 @@ class ForkedWorker(ProcessInterface):
     async def close(self) -> None:
         await self._link.remove(str(self.name))
         await super().close()
-
-
-# --- the log of this process ---------------------------------------------------------------------
-
-_quiet: set[int | None] = set()
-
-
-class _QuietThreads(logging.Filter):
-    """Keeps the log of our own schedulers out of the user's terminal.
-
-    What they would say (a worker died, a task was lost) the user's futures carry. Schedulers
-    and clients that the user started log as ever: it goes by thread.
-    """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.thread not in _quiet
-
-
-for _name in (
-    "distributed.scheduler",
-    "distributed.core",
-    "distributed.client",
-    "distributed.comm",
-    "distributed.comm.tcp",
-    "distributed.batched",
-    "distributed.deploy.spec",
-    "distributed.deploy.cluster",
-    "distributed.http.proxy",
-    "distributed.stealing",
-    "distributed.utils",
-    "distributed.utils_perf",
-    "distributed.protocol.core",
-    "tornado.application",
-):
-    logging.getLogger(_name).addFilter(_QuietThreads())
-
-
-@contextlib.contextmanager
-def _quiet_here() -> Any:
-    ident = threading.get_ident()
-    _quiet.add(ident)
-    try:
-        yield
-    finally:
-        _quiet.discard(ident)

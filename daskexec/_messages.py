@@ -144,6 +144,8 @@ class Line:
         Send a signal to all worker processes, on clusters of our own.
     trouble : callable, optional
         What keeps workers from joining, and whether that is final, on clusters of our own.
+    fate : callable, optional
+        Why a worker, by its address, has gone; "" where nothing is known. May wait for seconds.
     """
 
     def __init__(
@@ -156,6 +158,8 @@ class Line:
         recycle: Callable[[int], None] | None = None,
         signal_workers: Callable[[int], None] | None = None,
         trouble: Callable[[], tuple[bool, str]] | None = None,
+        fate: Callable[[str], str] | None = None,
     ) -> None:
         self.backend, self.close, self.board, self.trouble = backend, close, board, trouble
         self.death_of, self.recycle, self.signal_workers = death_of, recycle, signal_workers
+        self.fate = fate

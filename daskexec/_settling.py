@@ -327,9 +327,16 @@ class Settler:
             worker = started.name if started else ""
             host = started.worker.rpartition(":")[0].rpartition("/")[2] if started else ""
             died = WorkerDied(
-                _name_of(task), worker, host, "the connection to it was lost", _begun(task)
+                _name_of(task), worker, host, self._fate_of(task, message.error), _begun(task)
             )
             self._over_or_again(task, died)
+
+    def _fate_of(self, task: Task, error: BaseException) -> str:
+        """Say what is known of the end of the worker that Dask gave a task up for."""
+        last = getattr(error, "last_worker", None)  # the one that the last attempt was sent to
+        address = getattr(last, "address", None) or (task.started and task.started.worker)
+        fate = self.line.fate(address) if self.line and self.line.fate and address else ""
+        return f"the connection to it was lost{'; ' * bool(fate)}{fate}"
 
     def withdrawn(self, keys: set[str], task: Task) -> None:
         """Take a task back if it is among those that no worker will run."""

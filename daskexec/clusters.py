@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from daskexec import _kept
+from daskexec._checks import scheduler_address
 from daskexec._kept import KeptCluster
 from daskexec._link import SpawnerLink
 from daskexec.config import ClusterConfig, load_config
@@ -32,7 +32,6 @@ __all__ = [
     "Ended",
     "Opened",
     "inherited",
-    "is_address",
     "open_client",
     "own",
     "resolve",
@@ -51,16 +50,6 @@ Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
 #: Kinds that need no process of their own: nothing of them could be left.
 _IN_PROCESS = ("threads", "scheduler")
 
-_ADDRESS = re.compile(
-    r"(?:(?:tcp|tls|ws|wss|ucx|inproc)://\S+|[\w.\-]+:\d+|\[[0-9a-fA-F:]+\]:\d+)"
-)
-
-
-def is_address(text: str) -> bool:
-    """Tell whether `text` looks like a scheduler's address (``tcp://host:port``)."""
-    return _ADDRESS.fullmatch(text) is not None
-
-
 def resolve(cluster: Any) -> Any:
     """Return what the user names as the cluster, with a config's name or file loaded.
 
@@ -73,10 +62,11 @@ def resolve(cluster: Any) -> Any:
     """
     if cluster is None or isinstance(cluster, (ClusterConfig, KeptCluster, Ended)):
         return cluster
-    if isinstance(cluster, os.PathLike) or (isinstance(cluster, str) and not is_address(cluster)):
+    if isinstance(cluster, str):
+        return scheduler_address(cluster) or load_config(cluster)
+    if isinstance(cluster, os.PathLike):
         return load_config(cluster)
-    if not isinstance(cluster, str):
-        _check_object(cluster)
+    _check_object(cluster)
     return cluster
 
 
@@ -205,6 +195,8 @@ class Opened:
         As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
     start_timeout : float, optional
         Seconds to wait for a worker, where the cluster's config says so.
+    fate : callable, optional
+        As of `daskexec.kinds.RunningCluster`.
     kept : KeptCluster, optional
         The cluster, where a keeper has it: it can be left.
     """
@@ -213,6 +205,7 @@ class Opened:
     close: Callable[[], None]
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
+    fate: Callable[[str], str] | None = None
     kept: KeptCluster | None = None
 
 
@@ -224,7 +217,7 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._messages import Line
 
         backend = DaskBackend(opened.client, executor, report)
-        return Line(backend, opened.close, trouble=opened.trouble)
+        return Line(backend, opened.close, trouble=opened.trouble, fate=opened.fate)
 
     return connect
 
@@ -248,7 +241,7 @@ def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened
     from distributed import Client
 
     if isinstance(cluster, str):
-        client = _connected(cluster if "://" in cluster else f"tcp://{cluster}", timeout)
+        client = _connected(cluster, timeout)
     else:
         client = Client(cluster, set_as_default=False)
     send_at_once(client)
@@ -274,7 +267,8 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
 def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> Opened:
     try:
         options = {"timeout": timeout, **config.client_kwargs}
-        client = _connected(running.address, security=running.security, **options)
+        with config.in_force():
+            client = _connected(running.address, security=running.security, **options)
     except BaseException:
         running.close()
         raise
@@ -287,10 +281,10 @@ def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> 
             running.close()
 
     kept = running if isinstance(running, KeptCluster) else None
-    return Opened(client, close, running.trouble, config.start_timeout, kept)
+    return Opened(client, close, running.trouble, config.start_timeout, running.fate, kept)
 
 
-def inherited(executor: str, client: Any, trouble: Callable[[], tuple[bool, str]]) -> Connect:
+def inherited(executor: str, client: Any, running: RunningCluster) -> Connect:
     """Use a client, which stays open, for calls that another process has left."""
 
     def connect(report: Callable[[Any], None]) -> Line:
@@ -298,7 +292,7 @@ def inherited(executor: str, client: Any, trouble: Callable[[], tuple[bool, str]
         from daskexec._messages import Line
 
         backend = DaskBackend(client, executor, report, inherits=True)
-        return Line(backend, _nothing, trouble=trouble)
+        return Line(backend, _nothing, trouble=running.trouble, fate=running.fate)
 
     return connect
 

@@ -19,7 +19,7 @@
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
     └── UserWarning
-        └── ExecutorWarning                  the executor waits for something; says for what
+        └── ExecutorWarning                  what the user should know: what is waited for, ...
 
 ``WorkerDied`` and ``InitializerFailed`` are ``BrokenProcessPool`` so that code which catches
 what ``ProcessPoolExecutor`` raises catches them too. Unlike there, ``WorkerDied`` is the end
@@ -184,4 +184,4 @@ class RemoteTraceback(Exception):
 
 
 class ExecutorWarning(UserWarning):
-    """The executor cannot go on for now; the message says what it waits for."""
+    """Something that its user should know: what the executor waits for, or what a config risks."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 # that starts the workers, which a first result waits for, is started before.
 from daskexec import clusters
 from daskexec._batching import BatchPolicy, Sharing
+from daskexec._checks import check_chunksize, check_count
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -119,9 +120,9 @@ class DaskExecutor(Executor):
         worker_timeout: float | None = None,
         sharing: Sharing = "auto",
     ) -> None:
-        _check_count("max_workers", max_workers)
-        _check_count("max_tasks_per_child", max_tasks_per_child)
-        _check_count("threads_per_worker", threads_per_worker)
+        check_count("max_workers", max_workers)
+        check_count("max_tasks_per_child", max_tasks_per_child)
+        check_count("threads_per_worker", threads_per_worker)
         _check_context(mp_context)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -303,12 +304,7 @@ class DaskExecutor(Executor):
         """
         if not callable(fn):
             raise TypeError(f"map() takes a callable first, not {type(fn).__name__}")
-        if chunksize is not None and chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None and not isinstance(buffersize, int):
-            raise TypeError("buffersize must be an integer or None")
-        if buffersize is not None and buffersize < 1:
-            raise ValueError("buffersize must be None or > 0")
+        check_chunksize(chunksize, buffersize)
         if errors not in ("raise", "return"):
             raise ValueError(f"errors must be 'raise' or 'return', not {errors!r}")
         self._dispatcher.check_open()
@@ -536,15 +532,6 @@ def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
 
 
 # --- arguments -----------------------------------------------------------------------------------
-
-
-def _check_count(name: str, value: Any) -> None:
-    if value is None:
-        return
-    if not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, not {type(value).__name__}")
-    if value <= 0:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
 
 
 def _check_context(mp_context: Any) -> None:

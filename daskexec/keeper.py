@@ -302,7 +302,7 @@ class Keeper:
         path = entry.folder / "parcel"
         parcel = Parcel.load(path)
         path.unlink()
-        batch = _Batch(self._client(), self._cluster.trouble, parcel, self._record)
+        batch = _Batch(self._client(), self._cluster, parcel, self._record)
         with self._lock:
             if self._results is None:
                 self._results = ResultsWriter(entry.folder / "results")
@@ -322,12 +322,13 @@ class Keeper:
             from distributed import Client
 
             cluster = self._cluster
-            self._dask = Client(
-                cluster.address,
-                security=cluster.security,
-                set_as_default=False,
-                **self._config.client_kwargs,
-            )
+            with self._config.in_force():
+                self._dask = Client(
+                    cluster.address,
+                    security=cluster.security,
+                    set_as_default=False,
+                    **self._config.client_kwargs,
+                )
         return self._dask
 
     def _write_names(self) -> None:
@@ -414,8 +415,7 @@ class _Batch:
     Parameters
     ----------
     client : distributed.Client
-    trouble : callable
-        As of the running cluster.
+    cluster : RunningCluster
     parcel : Parcel
     record : callable
         ``record(batch, index, future)`` when a call is over.
@@ -429,7 +429,7 @@ class _Batch:
     def __init__(
         self,
         client: Any,
-        trouble: Callable[[], tuple[bool, str]],
+        cluster: Any,
         parcel: Parcel,
         record: Callable[[_Batch, int, DaskFuture[Any]], None],
     ) -> None:
@@ -443,7 +443,7 @@ class _Batch:
         self._record = record
         policy = BatchPolicy(parcel.sharing, ahead=parcel.ahead, limit=parcel.limit)
         self._dispatcher = Dispatcher(
-            inherited(parcel.executor, client, trouble),
+            inherited(parcel.executor, client, cluster),
             parcel.executor,
             policy,
             initializer=parcel.initializer,

@@ -1,8 +1,9 @@
 """The door to every executor: one word, or one environment variable, chooses it.
 
-Role: turn a word (``"threads"``), an address (``"tcp://host:8786"``) or the variable
-``DASKEXEC_EXECUTOR`` into a ready ``concurrent.futures.Executor``; and the executor that
-is no pool at all, :class:`SerialExecutor`. Floor 9: it knows `daskexec.executor` (imported
+Role: turn a word (``"threads"``), an address (``"tcp://host:8786"``), the name or file of a
+cluster config (``"slurm"``) or the variable ``DASKEXEC_EXECUTOR`` into a ready
+``concurrent.futures.Executor``; and the executor that is no pool at all,
+:class:`SerialExecutor`. Floor 9: it knows `daskexec.executor` (imported
 only when Dask is asked for), and nothing above.
 
 Everything here runs in the caller's thread.
@@ -14,14 +15,14 @@ import difflib
 import functools
 import inspect
 import itertools
-import operator
 import os
-import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
+
+from daskexec._checks import check_chunksize, check_count, scheduler_address
 
 __all__ = ["ENVIRONMENT_VARIABLE", "SerialExecutor", "get_executor", "resolve_executor"]
 
@@ -30,11 +31,6 @@ T = TypeVar("T")
 
 ENVIRONMENT_VARIABLE = "DASKEXEC_EXECUTOR"
 """Names the executor when the caller names none."""
-
-_SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
-_PORTLESS = ("inproc",)
-_URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.*)")
-_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})/?")
 
 
 class SerialExecutor(Executor):
@@ -58,7 +54,7 @@ class SerialExecutor(Executor):
     """
 
     def __init__(self, max_workers: int | None = None) -> None:
-        _check_max_workers(max_workers)
+        check_count("max_workers", max_workers)
         self._lock = threading.Lock()  # guards _closed
         self._closed = False
 
@@ -99,13 +95,7 @@ class SerialExecutor(Executor):
             At most so many calls run ahead of the results asked for; ``None``: all of
             them. Works on every Python, not only from 3.14 on.
         """
-        if chunksize < 1:
-            raise ValueError("chunksize must be >= 1.")
-        if buffersize is not None:
-            if not isinstance(buffersize, int):
-                raise TypeError("buffersize must be an integer or None")
-            if buffersize < 1:
-                raise ValueError("buffersize must be None or > 0")
+        check_chunksize(chunksize, buffersize)
         waiting = zip(*iterables)  # noqa: B905 - the shortest ends it, as for every map
         ahead = deque(self.submit(fn, *args) for args in itertools.islice(waiting, buffersize))
 
@@ -125,7 +115,7 @@ class SerialExecutor(Executor):
 def get_executor(
     spec: str | None = None, max_workers: int | None = None, **options: Any
 ) -> Executor:
-    """Build the executor that a word, an address or the environment names.
+    """Build the executor that a word, an address, a cluster config or the environment names.
 
     Parameters
     ----------
@@ -135,7 +125,10 @@ def get_executor(
         - ``"processes"``: the stdlib's ``ProcessPoolExecutor``;
         - ``"dask"``: ``DaskExecutor`` on a cluster of its own on this machine;
         - ``"tcp://host:port"``, ``"tls://host:port"`` or ``"host:port"``: ``DaskExecutor``
-          on the running scheduler at that address.
+          on the running scheduler at that address;
+        - ``"slurm"``, ``"mysite.yaml"``: ``DaskExecutor`` on the cluster that the config of that
+          name, or at that path, says; ``daskexec clusters`` lists the names. One that is called
+          as a word above is had by its path, or by ``DaskExecutor(cluster="threads")``.
 
         ``None``: what the environment variable ``DASKEXEC_EXECUTOR`` says, or ``"dask"``
         where that is unset or empty.
@@ -153,6 +146,8 @@ def get_executor(
     ------
     ValueError
         For a `spec` that names nothing (with the closest names), or `max_workers` below 1.
+    ConfigError
+        For a cluster config that cannot be right, a ``ValueError``; says each line and cause.
     TypeError
         For an option that the executor does not know, or arguments of a wrong type.
         All is checked before anything is started.
@@ -182,7 +177,7 @@ def resolve_executor(
         spec = spec or "dask"
     if not isinstance(spec, str):
         raise TypeError(f"an executor is named by a str, not by {type(spec).__name__}: {spec!r}")
-    _check_max_workers(max_workers)
+    check_count("max_workers", max_workers)
     factory, fixed = _find(spec.strip(), origin)
     _check_options(factory, fixed, options, spec)
     return functools.partial(factory, max_workers=max_workers, **fixed, **options)
@@ -199,13 +194,7 @@ def _find(spec: str, origin: str) -> _Found:
         found = kind(spec, origin)
         if found is not None:
             return found
-    names = ", ".join(repr(name) for name in _NAMED)
-    close = difflib.get_close_matches(spec.lower(), _NAMED, n=2, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-    raise ValueError(
-        f"no executor is called {spec!r}{origin}.{hint} "
-        f"There are {names}, and the address of a Dask scheduler such as 'tcp://host:8786'."
-    )
+    raise _unknown(spec, origin)
 
 
 def _named(spec: str, origin: str) -> _Found | None:
@@ -214,29 +203,28 @@ def _named(spec: str, origin: str) -> _Found | None:
 
 
 def _addressed(spec: str, origin: str) -> _Found | None:
-    url = _URL.fullmatch(spec)
-    scheme, rest = (url["scheme"].lower(), url["rest"]) if url else ("tcp", spec)
-    if url and scheme not in _SCHEMES:
-        raise ValueError(
-            f"{spec!r}{origin}: Dask has no {scheme}:// addresses; "
-            "a scheduler's address looks like 'tcp://host:8786' or 'tls://host:8786'."
-        )
-    if scheme not in _PORTLESS:
-        match = _HOST_PORT.fullmatch(rest)
-        if match is None or int(match["port"]) > 65535:
-            if url is None and match is None:
-                return None
-            raise ValueError(
-                f"{spec!r}{origin} is no complete address: host and port (0 to 65535) are "
-                "needed, such as 'tcp://host:8786'."
-            )
-    return _load_dask(), {"cluster": f"{scheme}://{rest}"}
+    address = scheduler_address(spec, origin)
+    return None if address is None else (_load_dask(), {"cluster": address})
 
 
 def _configured(spec: str, origin: str) -> _Found | None:
     from daskexec.config import find_config, load_config
 
     return (_load_dask(), {"cluster": load_config(spec)}) if find_config(spec) else None
+
+
+def _unknown(spec: str, origin: str) -> ValueError:
+    from daskexec.config import list_configs
+
+    configs = [found.name for found in list_configs() if found.name not in _NAMED]
+    close = difflib.get_close_matches(spec.lower(), [*_NAMED, *configs], n=2, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return ValueError(
+        f"no executor is called {spec!r}{origin}.{hint} "
+        f"There are {', '.join(map(repr, _NAMED))}; the address of a Dask scheduler such as "
+        f"'tcp://host:8786'; the path of a cluster config, such as 'mysite.yaml'; and the cluster "
+        f"configs {', '.join(map(repr, configs))}."
+    )
 
 
 def _load_dask() -> Callable[..., Executor]:
@@ -267,18 +255,6 @@ _NAMED: dict[str, Callable[[], Callable[..., Executor]]] = {
 
 
 # -- checks ---------------------------------------------------------------------------------
-
-
-def _check_max_workers(max_workers: int | None) -> None:
-    if max_workers is None:
-        return
-    try:
-        number = operator.index(max_workers)
-    except TypeError:
-        kind = type(max_workers).__name__
-        raise TypeError(f"max_workers must be an int or None, not {kind}") from None
-    if number <= 0:
-        raise ValueError("max_workers must be greater than 0")
 
 
 def _check_options(

@@ -80,5 +80,6 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
         There is no scheduler, gateway or host at the address in the config.
     """
     module = importlib.import_module(f"daskexec.kinds.{_HOMES[config.kind]}")
-    opened: RunningCluster = module.open_cluster(config, workers)
+    with config.in_force():  # what is started here, and its processes, read their settings now
+        opened: RunningCluster = module.open_cluster(config, workers)
     return opened

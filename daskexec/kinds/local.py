@@ -40,6 +40,8 @@ def open_cluster(config: ClusterConfig, workers: int | None) -> _Local:
     if threads:
         options.setdefault("n_workers", 1)
     per_worker = int(options.setdefault("threads_per_worker", 4 if threads else 1))
+    if config.scale:
+        options["n_workers"] = config.scale["workers"]
     if workers is not None:
         options["n_workers"] = -(-workers // per_worker)
     if not threads:

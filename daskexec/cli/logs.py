@@ -1,12 +1,4 @@
-"""The command line: ``daskexec logs FILE...``.
-
-Role: arguments in, a report on stdout, everything else on stderr, an exit status. Floor 11,
-the top. Imports of rich, the log job and the executors wait until they are needed, so that
-``--help`` and a wrong option answer at once.
-
-Exit status: 0 all well; 1 a file could not be counted, or the executor broke; 2 a usage
-error, found before anything is started; 130 interrupted.
-"""
+"""``daskexec logs FILE...``: a report on access logs, over any executor. Floor 11."""
 
 from __future__ import annotations
 
@@ -24,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-import daskexec
+from daskexec.cli._common import INTERRUPTED, say
 
 if TYPE_CHECKING:
     from daskexec.logs.job import Plan, Progress
     from daskexec.logs.report import Report
 
-INTERRUPTED = 130
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
 
@@ -49,18 +40,13 @@ class Size(click.ParamType[int]):
         return int(number)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(daskexec.__version__, prog_name="daskexec")
-def cli() -> None:
-    """Run the same work in threads, in processes or on a Dask cluster."""
-
-
-@cli.command()
+@click.command()
 @click.argument("files", nargs=-1, metavar="FILE...")
 @click.option(
     "-e", "--executor", "spec", metavar="SPEC",
-    help="Where the work runs: serial, threads, processes, dask, or the address of a Dask "
-    "scheduler (tcp://host:8786).  [default: $DASKEXEC_EXECUTOR, or dask]",
+    help="Where the work runs: serial, threads, processes, dask, the address of a Dask "
+    "scheduler (tcp://host:8786), or a cluster config: its name, as daskexec clusters lists "
+    "them, or its file.  [default: $DASKEXEC_EXECUTOR, or dask]",
 )  # fmt: skip
 @click.option(
     "-w", "--workers", type=click.IntRange(min=1), metavar="N",
@@ -132,16 +118,23 @@ def logs(
         else:
             good = not _report(files, start, settings).failed
     except KeyboardInterrupt:
-        _say("Interrupted.")
+        say("Interrupted.")
         ctx.exit(INTERRUPTED)
     except BrokenExecutor as error:
-        _say(f"Error: the executor broke: {error or type(error).__name__}")
+        say(f"Error: the executor broke: {error or type(error).__name__}")
         ctx.exit(1)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         ctx.exit(0)
     except ConnectionError as error:
-        _say(f"Error: {error}")
+        say(f"Error: {error}")
+        ctx.exit(1)
+    except RuntimeError as error:
+        from daskexec.errors import ClusterStartFailed  # imports multiprocessing
+
+        if not isinstance(error, ClusterStartFailed):
+            raise
+        say(f"Error: {error}")
         ctx.exit(1)
     ctx.exit(0 if good else 1)
 
@@ -195,7 +188,7 @@ def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
     if report.files or settings["as_json"]:
         _write(report, settings["as_json"])
     if report.files:
-        _say(_speed(report, todo.size, seconds, type(executor).__name__))
+        say(_speed(report, todo.size, seconds, type(executor).__name__))
     return report
 
 
@@ -208,16 +201,16 @@ def _demo(folder: str | None, start: Callable[[], Executor], settings: dict[str,
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="daskexec-demo-"))
         made = write_demo(folder, top=settings["top"])
-        _say(f"demo: {made.lines:,} made-up lines in {made.plain}, the same in {made.gzip},")
-        _say(f"demo: and what a report on either must say in {made.expected}")
+        say(f"demo: {made.lines:,} made-up lines in {made.plain}, the same in {made.gzip},")
+        say(f"demo: and what a report on either must say in {made.expected}")
         executor = stack.enter_context(_running(start))
         report = _count(_plan((made.plain,), settings), executor, settings)
         zipped = analyze([made.gzip], executor, top=settings["top"])
         wrong = [*differences(made, report), *differences(made, zipped)]
     for line in wrong:
-        _say(f"demo: WRONG: {line}")
+        say(f"demo: WRONG: {line}")
     if not wrong:
-        _say("demo: checked: every number is what the generator expects, plain and gzip alike")
+        say("demo: checked: every number is what the generator expects, plain and gzip alike")
     return not wrong
 
 
@@ -257,12 +250,8 @@ def _write(report: Report, as_json: bool) -> None:
     render(report, Console(file=sys.stdout))
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def _say_failed(name: str, reason: str) -> None:
-    _say(f"Error: {_shown(name)}: {reason}")
+    say(f"Error: {_shown(name)}: {reason}")
 
 
 def _shown(name: str) -> str:
@@ -277,7 +266,7 @@ def _say_plan(todo: Plan) -> None:
         by_format.setdefault(file.format, []).append(_shown(os.path.basename(file.name)))
     for form, names in by_format.items():
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-        _say(f"format {form}: {', '.join(names[:3])}{more}")
+        say(f"format {form}: {', '.join(names[:3])}{more}")
     for failed in todo.failed:
         _say_failed(failed.name, failed.reason)
 
@@ -322,22 +311,3 @@ def _progress(size: int) -> Iterator[Progress | None]:
             bar.update(task, completed=done, total=total, refresh=True)
 
         yield tell
-
-
-def main() -> None:
-    """Entry point of the ``daskexec`` command."""
-    try:
-        status = cli.main(prog_name="daskexec", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        status = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        _say("Interrupted.")
-        status = INTERRUPTED
-    if status == INTERRUPTED and "distributed" not in sys.modules:
-        # A thread that is parsing cannot be stopped, and the interpreter's exit would wait
-        # for it. With distributed, whose exit hooks end its processes, do wait.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(INTERRUPTED)
-    sys.exit(status if isinstance(status, int) else 0)
