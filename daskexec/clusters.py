@@ -50,6 +50,7 @@ Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
 #: Kinds that need no process of their own: nothing of them could be left.
 _IN_PROCESS = ("threads", "scheduler")
 
+
 def resolve(cluster: Any) -> Any:
     """Return what the user names as the cluster, with a config's name or file loaded.
 

@@ -145,7 +145,7 @@ class Keeper:
         self._listener.close()
         with self._lock:
             entry, results = self._entry, self._results
-            keep = entry.left and results is not None and self._owner is None
+            keep = entry.left and bool(self._names) and self._owner is None
             if not keep:
                 entry.left = False
             entry.ended = time.time()
@@ -232,6 +232,9 @@ class Keeper:
                 # Scratch folders of workers go when ours goes, also those of killed ones.
                 if dask.config.get("temporary-directory", None) is None:
                     dask.config.set({"temporary-directory": self._place})
+            # Before a config's settings are in force for a while: its own defaults are to stay.
+            import distributed  # noqa: F401
+
             from daskexec.kinds import open_cluster
 
             self._cluster = cluster = open_cluster(self._config, workers)

@@ -84,6 +84,13 @@ class AloneDaskExecutor(DaskExecutor):
         super().__init__(*args, sharing="never", **kwargs)
 
 
+class KeptDaskExecutor(DaskExecutor):
+    """A DaskExecutor whose cluster is in a process of its own, as those of a config are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, cluster="local", **kwargs)
+
+
 _NEW = {"buffersize"} if sys.version_info >= (3, 14) else set()
 
 THREADS = Kind(
@@ -121,6 +128,14 @@ DASK_ALONE = Kind(
     "dask-alone",
     AloneDaskExecutor,
     "daskexec_testing.executors:AloneDaskExecutor",
+    frozenset(CAPABILITIES),
+)
+
+#: Not among those that are run by default: pytest tests/contract --executor dask-kept
+DASK_KEPT = Kind(
+    "dask-kept",
+    KeptDaskExecutor,
+    "daskexec_testing.executors:KeptDaskExecutor",
     frozenset(CAPABILITIES),
 )
 
