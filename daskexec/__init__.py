@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from daskexec.errors import Detached as Detached
     from daskexec.errors import ExecutorWarning as ExecutorWarning
     from daskexec.errors import InitializerFailed as InitializerFailed
+    from daskexec.errors import InsecureConnection as InsecureConnection
     from daskexec.errors import RemoteError as RemoteError
     from daskexec.errors import RemoteTraceback as RemoteTraceback
     from daskexec.errors import SchedulerLost as SchedulerLost
@@ -40,6 +41,7 @@ _HOMES = {
     "DaskExecutor": "daskexec.executor",
     "DaskFuture": "daskexec.futures",
     "InitializerFailed": "daskexec.errors",
+    "InsecureConnection": "daskexec.errors",
     "RemoteError": "daskexec.errors",
     "RemoteTraceback": "daskexec.errors",
     "SchedulerLost": "daskexec.errors",

@@ -30,6 +30,7 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -39,7 +40,7 @@ from daskexec import _state
 from daskexec._failures import Failure
 from daskexec._state import Entry
 from daskexec.config import ClusterConfig
-from daskexec.errors import ClusterStartFailed, ClusterUnreachable
+from daskexec.errors import ClusterStartFailed, ClusterUnreachable, ExecutorWarning
 
 __all__ = ["KeptCluster", "Wire", "attach", "packed", "start", "tell", "unpacked"]
 
@@ -167,6 +168,9 @@ class KeptCluster:
                 self._answered(message)
             elif message["op"] == "trouble":
                 self._trouble = (message["final"], message["known"])
+            elif message["op"] == "warning":
+                # Not warnings.warn: no line of this file explains anything to its reader.
+                warnings.warn_explicit(message["message"], ExecutorWarning, "daskexec", 0)
             else:
                 self.on_news(message)
         with self._lock:

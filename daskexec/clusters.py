@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from daskexec import _kept
@@ -20,7 +20,6 @@ from daskexec._checks import scheduler_address
 from daskexec._kept import KeptCluster
 from daskexec._link import SpawnerLink
 from daskexec.config import ClusterConfig, load_config
-from daskexec.errors import ClusterUnreachable
 
 if TYPE_CHECKING:
     from daskexec._messages import Line
@@ -106,12 +105,14 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
 
                 from daskexec._backend import DaskBackend
                 from daskexec._local import ForkCluster
+                from daskexec._security import only_what_was_asked_for
         except BaseException:
             link.close()
             raise
         cluster = ForkCluster(link, n_workers, **options)
         try:
-            client = Client(cluster, set_as_default=False)
+            with only_what_was_asked_for("scheduler-address"):
+                client = Client(cluster, set_as_default=False)
         except BaseException:
             cluster.close()
             raise
@@ -223,13 +224,17 @@ def shared(executor: str, opened: Opened) -> Connect:
     return connect
 
 
-def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened:
+def open_client(
+    cluster: Any, timeout: float, max_workers: int | None, insecure: bool = False
+) -> Opened:
     """Connect to what `resolve` returned; start it first if it is a config.
 
     Raises
     ------
     ClusterUnreachable
-        Nobody answered at the address within `timeout` seconds.
+        Nobody answered at the address within `timeout` seconds, or not in TLS.
+    InsecureConnection
+        It would be plaintext to another machine, and not `insecure`.
     ClusterStartFailed
         What the config says could not be started.
     """
@@ -238,13 +243,19 @@ def open_client(cluster: Any, timeout: float, max_workers: int | None) -> Opened
     if isinstance(cluster, KeptCluster):
         return _connect(cluster.config, cluster, timeout)
     if isinstance(cluster, ClusterConfig):
+        if insecure:
+            cluster = replace(cluster, insecure=True)
         return _open_config(cluster, timeout, max_workers)
     from distributed import Client
 
+    from daskexec._security import connected, only_what_was_asked_for, refuse_plaintext
+
     if isinstance(cluster, str):
-        client = _connected(cluster, timeout)
+        refuse_plaintext(cluster, insecure)
+        client = connected(cluster, timeout)
     else:
-        client = Client(cluster, set_as_default=False)
+        with only_what_was_asked_for():
+            client = Client(cluster, set_as_default=False)
     send_at_once(client)
     return Opened(client, client.close)
 
@@ -266,10 +277,12 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
 
 
 def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> Opened:
+    from daskexec._security import connected
+
     try:
         options = {"timeout": timeout, **config.client_kwargs}
         with config.in_force():
-            client = _connected(running.address, security=running.security, **options)
+            client = connected(running.address, security=running.security, **options)
     except BaseException:
         running.close()
         raise
@@ -307,20 +320,6 @@ class Ended:
     def connect(self, report: Callable[[Any], None]) -> Line:
         """Say so."""
         raise BrokenExecutor(self.reason)
-
-
-def _connected(address: str, timeout: Any, **options: Any) -> Any:
-    from distributed import Client
-
-    try:
-        return Client(address, timeout=timeout, set_as_default=False, **options)
-    except OSError as exc:  # TimeoutError too
-        seconds = f"{timeout:g} s" if isinstance(timeout, (int, float)) else str(timeout)
-        raise ClusterUnreachable(
-            f"no Dask scheduler answered at {address} within {seconds} "
-            f"({type(exc).__name__}: {str(exc).splitlines()[0] if str(exc) else 'no reply'})"
-            f". Is it running, and can it be reached from {os.uname().nodename}?"
-        ) from None  # forty lines of Dask's inside say no more
 
 
 def threads_of(client: Any) -> int:

@@ -9,7 +9,8 @@
     │   │   └── InitializerFailed            the executor: its initializer raised
     │   └── SchedulerLost                    the executor: its cluster cannot be reached any more
     ├── ConnectionError
-    │   └── ClusterUnreachable               nobody answered at the address
+    │   ├── ClusterUnreachable               nobody answered at the address, or not in TLS
+    │   └── InsecureConnection               plaintext to another machine was not asked for
     ├── ValueError
     │   └── ConfigError                      a cluster config that cannot be right
     ├── RuntimeError
@@ -39,6 +40,7 @@ __all__ = [
     "Detached",
     "ExecutorWarning",
     "InitializerFailed",
+    "InsecureConnection",
     "RemoteError",
     "RemoteTraceback",
     "SchedulerLost",
@@ -99,7 +101,17 @@ class SchedulerLost(BrokenExecutor):
 
 
 class ClusterUnreachable(ConnectionError):
-    """No scheduler answered at the given address within the time allowed."""
+    """No scheduler answered at the given address within the time allowed.
+
+    Or one did, and the two could not agree on TLS: the message says on what.
+    """
+
+
+class InsecureConnection(ConnectionError):
+    """The address is another machine's and not encrypted, and ``insecure`` was not given.
+
+    Nothing was sent. Connect to a scheduler with TLS, or say ``insecure=True``.
+    """
 
 
 class ConfigError(ValueError):

@@ -80,6 +80,9 @@ class DaskExecutor(Executor):
         Serve Dask's dashboard on http://127.0.0.1:8787. Own clusters only; needs bokeh.
     connect_timeout : float
         Seconds in which the scheduler at an address must answer.
+    insecure : bool
+        Speak plaintext with a scheduler on another machine (``"tcp://host:8786"``), which is
+        refused otherwise, or have a config's cluster do without TLS.
     sharing : {"auto", "always", "never"}
         Whether small calls share Dask tasks, which makes them fast: when their run time is
         known to be short, two by two before that as well, or not at all. With "never" each
@@ -91,7 +94,9 @@ class DaskExecutor(Executor):
     Raises
     ------
     ClusterUnreachable
-        Nobody answered at the address. A ``ConnectionError``.
+        Nobody answered at the address, or not in TLS. A ``ConnectionError``.
+    InsecureConnection
+        It would be plaintext to another machine. A ``ConnectionError``.
     TypeError, ValueError, ModuleNotFoundError
         An argument that cannot be right, or lacks what it needs; nothing was started.
 
@@ -119,6 +124,7 @@ class DaskExecutor(Executor):
         connect_timeout: float = clusters.CONNECT_TIMEOUT,
         worker_timeout: float | None = None,
         sharing: Sharing = "auto",
+        insecure: bool = False,
     ) -> None:
         check_count("max_workers", max_workers)
         check_count("max_tasks_per_child", max_tasks_per_child)
@@ -170,7 +176,7 @@ class DaskExecutor(Executor):
             self._max_workers, self._client = max_workers or 1, None
             connect = cluster.connect
         else:
-            opened = clusters.open_client(cluster, connect_timeout, max_workers)
+            opened = clusters.open_client(cluster, connect_timeout, max_workers, insecure)
             self._client, self._kept = opened.client, opened.kept
             self._max_workers = max_workers or max(1, clusters.threads_of(opened.client))
             connect = clusters.shared(self._id, opened)
@@ -526,7 +532,8 @@ def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
             else:
                 if worker.scheduler.address == address:
                     cluster = get_client()
-            found = _attached[executor] = DaskExecutor(cluster=cluster)
+            # Whether plaintext will do was decided where the executor was made.
+            found = _attached[executor] = DaskExecutor(cluster=cluster, insecure=True)
     fields = {name: getattr(options, name) for name in CallOptions.__slots__}
     return found if options == _DEFAULTS else found.with_options(**fields)
 

@@ -34,6 +34,7 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -43,12 +44,15 @@ from daskexec._kept import Wire, packed, unpacked
 from daskexec._parcel import Name, Parcel, ResultsWriter
 from daskexec._state import Entry
 from daskexec.config import ClusterConfig
+from daskexec.errors import ExecutorWarning
 from daskexec.futures import DaskFuture
 
 __all__ = ["main"]
 
 #: Seconds between two looks at what has changed.
 _PULSE = 0.5
+#: Seconds in which the scheduler must answer.
+_CONNECT = 30.0
 
 
 class Keeper:
@@ -87,6 +91,13 @@ class Keeper:
         entry.save()
         self._serve(owner)
         threading.Thread(target=self._accept, name="daskexec accept", daemon=True).start()
+
+    def warn(self, message: Any, category: Any, *where: Any, **more: Any) -> None:
+        """Have the client say what is for its user; what is for nobody is for the log."""
+        owner = self._owner
+        if issubclass(category, ExecutorWarning) and owner is not None:
+            owner.send(op="warning", message=str(message))
+        print(f"{category.__name__}: {message}", file=sys.stderr)
 
     # -- the main thread ---------------------------------------------------------------------
 
@@ -322,16 +333,12 @@ class Keeper:
 
     def _client(self) -> Any:
         if self._dask is None:
-            from distributed import Client
+            from daskexec._security import connected
 
             cluster = self._cluster
+            options = {"timeout": _CONNECT, **self._config.client_kwargs}
             with self._config.in_force():
-                self._dask = Client(
-                    cluster.address,
-                    security=cluster.security,
-                    set_as_default=False,
-                    **self._config.client_kwargs,
-                )
+                self._dask = connected(cluster.address, security=cluster.security, **options)
         return self._dask
 
     def _write_names(self) -> None:
@@ -515,6 +522,8 @@ def main(fd: int, lock: int, folder: str, config: str, kind: str, client: int) -
     try:
         keeper = Keeper(entry, Wire(socket.socket(fileno=fd)))
         signal.signal(signal.SIGTERM, lambda *_: keeper.end("it was told to by SIGTERM"))
+        warnings.showwarning = keeper.warn
+        warnings.simplefilter("always", ExecutorWarning)
         keeper.run()
         status = 0
     except BaseException:

@@ -57,6 +57,11 @@ class Size(click.ParamType[int]):
     type=click.Choice(["auto", "common", "combined", "vhost_combined"]),
     help="Format of the lines; auto: told from each file's first lines.",
 )  # fmt: skip
+@click.option(
+    "--insecure", is_flag=True,
+    help="Speak plaintext with a scheduler on another machine (tcp://).  "
+    "[also: DASKEXEC_INSECURE=1]",
+)  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Write JSON alone to stdout.")
 @click.option(
     "-n", "--top", type=click.IntRange(min=1), default=10, show_default=True, metavar="N",
@@ -81,6 +86,7 @@ def logs(
     spec: str | None,
     workers: int | None,
     form: str,
+    insecure: bool,
     as_json: bool,
     top: int,
     part_size: int,
@@ -110,7 +116,7 @@ def logs(
         raise click.UsageError(
             "no log file given. Name one or more, or try it with: daskexec logs --demo"
         )
-    start = _executor_factory(spec, workers)
+    start = _executor_factory(spec, workers, insecure)
     settings = {"form": form, "part_size": part_size, "top": top, "as_json": as_json}
     try:
         if demo:
@@ -139,11 +145,13 @@ def logs(
     ctx.exit(0 if good else 1)
 
 
-def _executor_factory(spec: str | None, workers: int | None) -> Callable[[], Executor]:
+def _executor_factory(
+    spec: str | None, workers: int | None, insecure: bool
+) -> Callable[[], Executor]:
     from daskexec.select import resolve_executor
 
     try:
-        factory = resolve_executor(spec, workers)
+        factory = resolve_executor(spec, workers, **({"insecure": True} if insecure else {}))
         if factory.func.__name__ == "ProcessPoolExecutor":
             factory = resolve_executor(spec, workers, initializer=_die_quietly)
     except (ValueError, TypeError) as error:

@@ -17,7 +17,7 @@ from typing import Any
 from daskexec.config.document import Problems
 from daskexec.config.values import walltime_seconds
 
-__all__ = ["WAIT_COUNT", "complete", "leaving", "unknown_setting"]
+__all__ = ["WAIT_COUNT", "complete", "leaving", "processes", "unknown_setting"]
 
 #: Looks that find a worker idle before its job is given up; a new one may wait for long.
 WAIT_COUNT = 12
@@ -67,6 +67,12 @@ def complete(
     if seconds is not None:
         _leave_in_time(kwargs, theirs, seconds)
     return seconds
+
+
+def processes(kind: str, kwargs: dict[str, Any]) -> int:
+    """Return how many workers a job has, by the config or by Dask's configuration."""
+    found = kwargs.get("processes") or _theirs(kwargs.get("config_name") or kind, "processes")
+    return found if isinstance(found, int) else 1
 
 
 def _walltime(

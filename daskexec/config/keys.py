@@ -219,7 +219,12 @@ _SSH_CONNECT = (
         "File of known host keys; null, with insecure: true: any key will do.",
         null=True,
     ),
-    Key("config", "homes", "Files in ssh_config's format; ~/.ssh/config if left out."),
+    Key(
+        "config",
+        "homes",
+        "Files in ssh_config's format; ~/.ssh/config if left out; []: none.",
+        null=True,
+    ),
     Key("password", "secret", "Password: ${NAME} of a variable only."),
     Key("passphrase", "secret", "Passphrase of the private keys: ${NAME} of a variable only."),
     Key("agent_path", "home", "Socket of the ssh agent."),

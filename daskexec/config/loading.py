@@ -6,6 +6,8 @@ All that is wrong with a file is told at once, each with its line.
 from __future__ import annotations
 
 import difflib
+import re
+import sys
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -85,7 +87,6 @@ class _Reader:
         kwargs = self._cluster(kind, keys)
         scale = self._section("scale", keys.scale, kind)
         adapt = self._section("adapt_kwargs", keys.adapt, kind)
-        self._check_size(kind, kwargs, scale, adapt)
         walltime = None
         if kind in QUEUES:
             line = self._line("cluster_kwargs", "jobqueue")
@@ -93,10 +94,12 @@ class _Reader:
             walltime = derived.complete(kind, kwargs, self.problems, line, lines)
             if adapt:
                 adapt.setdefault("wait_count", derived.WAIT_COUNT)
+        self._check_size(kind, kwargs, scale, adapt)
         self._check_required(kind)
         start = self._value("start_timeout")
         return ClusterConfig(
-            name=self.path.stem,
+            # It is a part of command lines of jobs.
+            name=re.sub(r"[^\w.+-]+", "-", self.path.stem),
             kind=cast(Kind, kind),
             source=str(self.path),
             description=self._value("description") or "",
@@ -198,20 +201,19 @@ class _Reader:
                 continue
             block[new] = item
             if old != "name":
-                warnings.warn(
-                    f"{self.path}, line {item.line}: {old.replace('_', '-')} is an old name, of "
-                    f"{new}; it was taken as that",
-                    ExecutorWarning,
-                    stacklevel=8,
+                self._warn(
+                    item, f"{old.replace('_', '-')} is an old name, of {new}; it was taken as that"
                 )
         return block
 
     def _check_required(self, kind: str) -> None:
-        line = self._line("cluster_kwargs", "jobqueue", "kind")
-        if kind == "scheduler" and "address" not in self.block:
-            self.problems.add(line, "address is missing: where does the scheduler listen?")
-        if kind == "ssh" and "hosts" not in self.block:
-            self.problems.add(line, "hosts is missing: on which hosts do the workers run?")
+        for needing, name, question in (
+            ("scheduler", "address", "where does the scheduler listen?"),
+            ("ssh", "hosts", "on which hosts do the workers run?"),
+        ):
+            if kind == needing and (name not in self.block or self.block[name].void()):
+                line = self._line("cluster_kwargs", "kind", "cluster_class")
+                self.problems.add(line, f"{name} is missing: {question}")
 
     def _check_size(
         self, kind: str, kwargs: dict[str, Any], scale: dict[str, Any], adapt: dict[str, Any]
@@ -229,20 +231,19 @@ class _Reader:
                     self.given["adapt_kwargs"],
                     f"{least} is {adapt[least]}, more than {most}, {adapt[most]}",
                 )
-        if adapt and (kwargs.get("processes") or 1) > 1:
-            warnings.warn(
-                f"{self.path}, line {self.given['adapt_kwargs'].line}: with processes: "
-                f"{kwargs['processes']} and adapt_kwargs, a job is ended when one of its workers "
-                f"is idle, and started again soon: processes: 1 does not have this",
-                ExecutorWarning,
-                stacklevel=7,
+        processes = derived.processes(kind, kwargs) if kind in QUEUES else 1
+        if adapt and processes > 1:
+            self._warn(
+                self.given["adapt_kwargs"],
+                f"with processes: {processes} and adapt_kwargs, a job is ended when one "
+                f"of its workers is idle, and started again soon: processes: 1 does not have this",
             )
 
     # -- sections -----------------------------------------------------------------------------
 
     def _section(self, name: str, keys: tuple[Key, ...], kind: str) -> dict[str, Any]:
         item = self.given.get(name)
-        if item is None or item.value is None:
+        if item is None or item.void():
             return {}
         if not keys:
             self._say(item, f"{name} is not for kind {kind}: {KINDS[kind].fixed}")
@@ -367,6 +368,14 @@ class _Reader:
 
     def _say(self, item: Item, message: str) -> None:
         self.problems.add(item.line, message)
+
+    def _warn(self, item: Item, message: str) -> None:
+        """Warn at the line of the program that named the config, however deep it is."""
+        frame, depth = sys._getframe(), 1
+        while frame.f_back and str(frame.f_globals.get("__name__")).startswith("daskexec."):
+            frame, depth = frame.f_back, depth + 1
+        told = f"{self.path}, line {item.line}: {message}"
+        warnings.warn(told, ExecutorWarning, stacklevel=depth)
 
 
 def _shape(type_: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from daskexec._security import refuse_plaintext, security_from
 from daskexec.config import ClusterConfig
 
 __all__ = ["open_cluster"]
@@ -29,5 +30,13 @@ class _Foreign:
 
 
 def open_cluster(config: ClusterConfig, workers: int | None) -> _Foreign:
-    """Name the scheduler; whether it is there shows when a client connects."""
-    return _Foreign(config.cluster_kwargs["address"], None)
+    """Name the scheduler; whether it is there shows when a client connects.
+
+    ``cluster_kwargs`` has the ``address``, and for TLS ``security``: see
+    `daskexec._security.security_from`.
+    """
+    address = str(config.cluster_kwargs["address"])
+    address = address if "://" in address else f"tcp://{address}"
+    refuse_plaintext(address, config.insecure)
+    keys = config.cluster_kwargs.get("security")
+    return _Foreign(address, security_from(keys, config.source or config.name))

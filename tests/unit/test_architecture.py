@@ -48,6 +48,7 @@ FLOORS = {
     "_left": 6,
     "keeper": 8,
     "_placing": 5,
+    "_security": 5,
     "_settling": 5,
     "clusters": 7,
     "_dispatcher": 6,
