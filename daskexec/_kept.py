@@ -170,7 +170,8 @@ class KeptCluster:
                 self._trouble = (message["final"], message["known"])
             elif message["op"] == "warning":
                 # Not warnings.warn: no line of this file explains anything to its reader.
-                warnings.warn_explicit(message["message"], ExecutorWarning, "daskexec", 0)
+                with contextlib.suppress(ExecutorWarning):  # it is an error, but whose?
+                    warnings.warn_explicit(message["message"], ExecutorWarning, "daskexec", 0)
             else:
                 self.on_news(message)
         with self._lock:
