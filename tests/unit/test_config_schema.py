@@ -181,3 +181,17 @@ def test_clients_take_what_the_table_says() -> None:
 def _arguments(cls: type) -> set[str]:
     """The arguments of a class and of those that it hands its own on to."""
     return {name for one in cls.__mro__ for name in inspect.signature(one.__init__).parameters}
+
+
+def test_ssh_takes_what_the_table_says() -> None:
+    """The keys of kind ssh, and those within them, are those that its module knows."""
+    from daskexec.kinds import ssh_hosts
+
+    keys = {key.name: key for key in KINDS["ssh"].cluster}
+    assert set(keys) == set(ssh_hosts._KEYS)
+    for name, known in (
+        ("connect_options", ssh_hosts._CONNECT_KEYS),
+        ("worker_options", ssh_hosts._WORKER_KEYS),
+        ("scheduler_options", ssh_hosts._SCHEDULER_KEYS),
+    ):
+        assert {key.name for key in keys[name].keys} == set(known)
