@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from daskexec.errors import ClusterStartFailed as ClusterStartFailed
     from daskexec.errors import ClusterUnreachable as ClusterUnreachable
     from daskexec.errors import ConfigError as ConfigError
+    from daskexec.errors import Detached as Detached
     from daskexec.errors import ExecutorWarning as ExecutorWarning
     from daskexec.errors import GraphCycle as GraphCycle
     from daskexec.errors import GraphError as GraphError
@@ -40,6 +41,7 @@ _HOMES = {
     "ClusterStartFailed": "daskexec.errors",
     "ClusterUnreachable": "daskexec.errors",
     "ConfigError": "daskexec.errors",
+    "Detached": "daskexec.errors",
     "ExecutorWarning": "daskexec.errors",
     "DaskExecutor": "daskexec.executor",
     "DaskFuture": "daskexec.futures",

@@ -14,6 +14,7 @@ objects are for `daskexec._placing`):
   ``register_plugin``, ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
+- ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
 - ``Client._gather_future``, to get rid of one that was cancelled.
 - ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
@@ -32,7 +33,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
-from distributed import Client
+from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 from distributed.utils import offload
 
@@ -91,6 +92,8 @@ class DaskBackend:
         Fetch results from the workers themselves; None leaves it to Dask.
     coming : int
         Worker threads that are about to join: they count as there from the start.
+    inherits : bool
+        The workers have the initializer already, from another process.
     """
 
     #: Seconds between two looks at the connection and the number of threads.
@@ -117,6 +120,7 @@ class DaskBackend:
         report: Report,
         direct: bool | None = None,
         coming: int = 0,
+        inherits: bool = False,
     ) -> None:
         self.client = client
         self.executor = executor
@@ -125,6 +129,7 @@ class DaskBackend:
         self._report = report
         self._direct = direct
         self._coming = coming
+        self._inherits = inherits
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
         # Entered by send(); otherwise touched on the loop only.
@@ -139,12 +144,14 @@ class DaskBackend:
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._plugins: list[str] = []
-        # Workers of an own cluster have what we have.
-        self._survey = None if coming else Survey(client, executor, report)
+        # Workers of an own cluster have what we have; those of a left one were looked at.
+        self._survey = None if coming or inherits else Survey(client, executor, report)
         # What waits for the first worker; None: nothing needs to any more.
         self._gate: dict[str, tuple[Any, ...]] | None = None
         self._gate_lock = threading.Lock()  # guards that
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
+        self._holding = False
+        self._held: list[RemoteFuture | None] = []
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -225,6 +232,20 @@ class DaskBackend:
             )
         self._futures[ticket.key] = future
         return future
+
+    def hold(self, on: bool) -> None:
+        """Let go of no result, nor of the initializer, until told otherwise; blocks.
+
+        Somebody else is going to `adopt` what is with the workers.
+        """
+        self._run(self._hold(on)).result(10)
+
+    def adopt(self, topic: str, keys: list[str]) -> None:
+        """Take over tasks that another client has sent, and its topic; blocks.
+
+        That client must not let go of them before this returns.
+        """
+        self._run(self._adopt(topic, keys)).result(60)
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
@@ -347,6 +368,28 @@ class DaskBackend:
                 f"a worker could not take {bundle.origin}: {type(exc).__name__}: {exc}"
             ) from exc
 
+    async def _hold(self, on: bool) -> None:
+        self._holding = on
+        if not on:
+            self._held.clear()
+            self._release()
+
+    async def _adopt(self, topic: str, keys: list[str]) -> None:
+        client, noted, asked = self.client, asyncio.Event(), f"{topic}-{self.topic}"
+        client.subscribe_topic(topic, _Hub.of(client)._on_event)
+        futures: dict[str, RemoteFuture] = {key: Future(key, client) for key in keys}
+        client._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
+        # Messages of a client are handled in order: once it hears of this topic, so was that.
+        client.subscribe_topic(asked, lambda _: noted.set())
+        while not noted.is_set():
+            await client.scheduler.log_event(topic=asked, msg="")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(noted.wait(), 0.05)
+        client.unsubscribe_topic(asked)
+        for key, future in futures.items():
+            self._futures[key] = future
+            self._watch(future)
+
     async def _pulse(self) -> None:
         while not self._lost:
             await asyncio.sleep(self.PULSE)
@@ -371,6 +414,8 @@ class DaskBackend:
         if initializer is not None:
             plugin = _remote.InitializerPlugin(self.executor, initializer)
             self._plugins.append(plugin.name)
+            if self._inherits:
+                return  # they have it
             responses = await self.client.register_plugin(plugin, name=plugin.name)
             for response in (responses or {}).values():
                 if isinstance(response, dict) and response.get("status") == "error":
@@ -454,7 +499,10 @@ class DaskBackend:
     def _drop(self, key: str) -> RemoteFuture | None:
         """Have nothing more to do with a task; return its future, unless that was so before."""
         self._needs.pop(key, None)
-        return self._futures.pop(key, None)
+        future = self._futures.pop(key, None)
+        if self._holding:
+            self._held.append(future)
+        return future
 
     # -- large objects: each a Dask value of its own, on the client's loop -------------------
 
@@ -578,6 +626,8 @@ class DaskBackend:
             self._deliver(future, outcome)
 
     def _release(self) -> None:
+        if self._holding:
+            return
         spent, self._spent = self._spent, []
         for future in spent:
             future.release()
@@ -650,6 +700,8 @@ class DaskBackend:
         self._needs.clear()
         self._placing.clear()
         self._release()
+        if self._holding:
+            return  # the initializer is another's now, and so is the code that was brought
         for name in self._plugins if self.client.status == "running" else ():
             await self.client.unregister_worker_plugin(name)
 

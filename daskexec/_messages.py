@@ -144,6 +144,12 @@ class Backend(Protocol):
     def give_up(self, key: str) -> None:
         """Have nothing more to do with a task, whether it runs or not; does not block."""
 
+    def hold(self, on: bool) -> None:
+        """Let go of nothing that is with the workers, until told otherwise; blocks."""
+
+    def adopt(self, topic: str, keys: list[str]) -> None:
+        """Take over tasks that somebody else has sent, who reports on `topic`; blocks."""
+
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
 

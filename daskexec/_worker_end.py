@@ -18,7 +18,7 @@ import psutil
 
 from daskexec._lifetimes import SLACK
 
-__all__ = ["lifetime_of", "seconds_left", "when_worker_end"]
+__all__ = ["before_end", "lifetime_of", "seconds_left"]
 
 _ends: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()  # of `time.monotonic`
 
@@ -60,7 +60,7 @@ def _told_by_process(lifetime: float) -> float:
     return float(time.monotonic() + lifetime - age)
 
 
-def when_worker_end(worker: Any, ahead: float, do: Callable[[Any], None]) -> None:
+def before_end(worker: Any, ahead: float, do: Callable[[Any], None]) -> None:
     """Have ``do(worker)`` called on the worker's loop `ahead` seconds before its end, once."""
     lifetime = lifetime_of(worker)
     if not lifetime or worker in _told:

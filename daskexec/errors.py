@@ -16,8 +16,9 @@
     │   └── GraphError                       a graph of properties that cannot be computed
     │       └── GraphCycle                   properties that need themselves; a graphlib.CycleError
     ├── RuntimeError
-    │   └── ClusterStartFailed               a cluster could not be started: what the queue said
-    │       └── PackageMissing               as a package is not installed; a ModuleNotFoundError
+    │   ├── ClusterStartFailed               a cluster could not be started: what the queue said
+    │   │   └── PackageMissing               as a package is not installed; a ModuleNotFoundError
+    │   └── Detached                         the call runs on, with a cluster that was left
     ├── RemoteError                          an exception that cannot be rebuilt in this process
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
@@ -40,6 +41,7 @@ __all__ = [
     "ClusterStartFailed",
     "ClusterUnreachable",
     "ConfigError",
+    "Detached",
     "ExecutorWarning",
     "GraphCycle",
     "GraphError",
@@ -155,6 +157,29 @@ class PackageMissing(ClusterStartFailed, ModuleNotFoundError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.name)
+
+
+class Detached(RuntimeError):
+    """The executor was left: the call runs on, and what it comes to is had by attaching.
+
+    Attributes
+    ----------
+    cluster : str
+        The name that it was left by: ``DaskExecutor.attach(cluster)``.
+    name : str, int or None
+        What the call is asked for by: ``.futures[name]``; None where that is not known.
+    """
+
+    def __init__(self, cluster: str, name: str | int | None = None) -> None:
+        self.cluster, self.name = cluster, name
+        what = "this executor was detached" if name is None else "the call runs on, detached"
+        futures = "futures" if name is None else f"futures[{name!r}]"
+        super().__init__(
+            f"{what}: DaskExecutor.attach({cluster!r}).{futures} has what comes of it"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cluster, self.name)
 
 
 class GraphError(ValueError):

@@ -132,7 +132,7 @@ def refused(key: str, left: float = 2.0, lifetime: float = 3600.0) -> Done:
     return Done(key, Outcome("leaving", [b"tcp://a:1"], count=0, seconds=[left, lifetime]))
 
 
-def test_what_a_worker_end_worker_refuses_is_held() -> None:
+def test_what_a_leaving_worker_refuses_is_held() -> None:
     """It is queued again, and held for a worker that is to come; room for others is left."""
     settled, backend = ending(1)
     ledger = settled.ledger
