@@ -123,7 +123,7 @@ class Settler:
         if line is None or not self._patience.due():
             return
         if not line.backend.alive():
-            self._give_up(lambda: BrokenExecutor("the cluster of this executor was lost"))
+            self._give_up(line.backend.loss)
             return
         final, known = line.trouble() if line.trouble is not None else (False, "")
         complaint = known if final else None
