@@ -219,14 +219,18 @@ class _SSHCluster:
         self._exits.enter_context(silence_logging_cmgr(logging.CRITICAL))  # it logs to stderr
         # The scheduler has a working folder, which it does not remove.
         folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="daskexec-ssh-"))
-        with dask.config.set({**self._config.dask_config, "temporary-directory": folder}):
+        settings = {
+            "distributed.scheduler.preload": [],  # code, unless this config asks for it
+            **self._config.dask_config,
+            "temporary-directory": folder,
+        }
+        with dask.config.set(settings):
             self._scheduler = await Scheduler(
                 protocol="tls" if self.security else "tcp",
                 security=self.security,
                 allowed_failures=0,
                 dashboard=False,
                 dashboard_address="127.0.0.1:0",
-                preload=(),
                 **options,
             )
         self.address = str(self._scheduler.address)

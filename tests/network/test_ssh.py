@@ -160,6 +160,65 @@ def test_worker_processes_and_prologue(server: Server, tmp_path: Path) -> None:
     nothing_left(tmp_path)
 
 
+def test_two_addresses_of_this_machine(server: Server, tmp_path: Path) -> None:
+    """Hosts that reach this machine by different addresses are each told their own."""
+
+    class TwoAddresses(ssh._SSHCluster):
+        def _ends(self) -> list[str]:
+            return ["127.0.0.1", "127.0.0.3"]
+
+    cluster = TwoAddresses(server.config(tmp_path, HOSTS[:2]))
+    cluster.start()
+    try:
+        with _executor_on(cluster) as executor:
+            _everywhere(executor, {"127.0.0.1-0", "127.0.0.2-0"})
+            told = executor._client.run(_scheduler_of)
+            assert {name: address.split(":")[1] for name, address in told.values()} == {
+                "127.0.0.1-0": "//127.0.0.1",
+                "127.0.0.2-0": "//127.0.0.3",
+            }
+    finally:
+        cluster.close()
+    nothing_left(tmp_path)
+
+
+def _scheduler_of(dask_worker: Any) -> tuple[str, str]:
+    return str(dask_worker.name), str(dask_worker.scheduler.address)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["127.0.0.1", "127.0.0.1"], ["127.0.0.1", "127.0.0.1"]),
+        (["10.1.1.1", "127.0.0.1"], ["10.1.1.1", "10.1.1.1"]),
+        (["10.1.1.1", "10.2.2.2"], ["10.1.1.1", "10.2.2.2"]),
+        (["fd00::1", "::1"], ["[fd00::1]", "[fd00::1]"]),
+    ],
+)
+def test_where_hosts_reach_this_machine(names: list[str], told: list[str]) -> None:
+    """At the end of their own connection; never at loopback where a host is another machine."""
+    pytest.importorskip("asyncssh")
+
+    class Connection:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def get_extra_info(self, _: str) -> tuple[str, int]:
+            return self.name, 22
+
+        def abort(self) -> None:
+            pass
+
+    config = ClusterConfig("c", "ssh", cluster_kwargs={"hosts": names})
+    cluster = ssh._SSHCluster(config)
+    try:
+        for host, name in zip(cluster._hosts, names, strict=True):
+            host.connection = Connection(name)
+        assert cluster._ends() == told
+    finally:
+        cluster.close()
+
+
 def test_jump_host(server: Server, tmp_path: Path) -> None:
     """Behind a jump host it has to be said where the scheduler is reached."""
     options = server.connect(tunnel=f"root@127.0.0.1:{server.port}")
