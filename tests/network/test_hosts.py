@@ -6,6 +6,8 @@ is set to 12 s, of 30 s, so that the tests end sooner; less than 11 s it does no
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -58,6 +60,9 @@ def all_lost(futures):
     else:
         raise AssertionError("a call was taken after the loss")
 
+"""
+
+CONNECT = f"""
 executor = DaskExecutor(cluster="{SCHEDULER}", insecure=True)
 """
 
@@ -111,10 +116,21 @@ class Network:
             host, "-m", "dask", "worker", SCHEDULER, *options.split(), "--local-directory", folder
         )
 
-    def client(self, script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def programs(self, host: str) -> list[str]:
+        """What runs on a host, but for sshd, which does not notice that its client has gone."""
+        command = ["ip", "netns", "pids", f"{self.name}-{host}"]
+        found = []
+        for pid in subprocess.run(command, capture_output=True, text=True).stdout.split():
+            with suppress(OSError):  # ended just now
+                found.append(Path("/proc", pid, "comm").read_text().strip())
+        return [name for name in found if name != "sshd"]
+
+    def client(
+        self, script: str, *arguments: str, connect: bool = True
+    ) -> subprocess.Popen[bytes]:
         """Start a program on the client's host that begins with the prologue."""
         path = self.folder / "client.py"
-        path.write_text(PROLOGUE + script)
+        path.write_text(PROLOGUE + (CONNECT if connect else "") + script)
         return self.start("client", str(path), *arguments)
 
     def ended_well(self, client: subprocess.Popen[bytes]) -> str:
@@ -270,6 +286,74 @@ def test_cut_in_mid_transfer(network: Network, tmp_path: Path, way: str) -> None
 def _count(network: Network, path: str) -> int:
     command = [SERVICE, "exec", network.name, "client", "cat", path]
     return int(subprocess.run(command, check=True, capture_output=True, timeout=30).stdout)
+
+
+SSH = """
+import json
+from daskexec import ClusterConfig
+from daskexec.kinds import ssh
+
+ssh.PING, ssh.PATIENCE, ssh.DELAYS = 1.0, 10.0, (1.0,)  # seconds; sooner than for users
+words, cut, healed = sys.argv[1:]
+config = ClusterConfig("two", "ssh", cluster_kwargs=json.loads(words), start_timeout=60)
+
+with DaskExecutor(cluster=config) as executor:
+    assert executor._client.scheduler.address.startswith("tls://10.77.0.100:")
+    futures = [executor.submit(where, 0.05) for _ in range(40)]
+    print("before:", sorted({f.result(60) for f in futures}), flush=True)
+    futures = [executor.submit(where, 0.05) for _ in range(200)]
+    Gate(cut).open()
+    assert len([f.result(100) for f in futures]) == 200
+    Gate(healed).wait(60)
+    deadline = time.monotonic() + 100
+    seen = set()
+    while len(seen) < 2:
+        assert time.monotonic() < deadline, seen
+        seen |= {f.result(60) for f in [executor.submit(where, 0.05) for _ in range(10)]}
+    print("after:", sorted(seen))
+"""
+
+
+def test_host_of_an_ssh_cluster_is_cut_off(tmp_path: Path) -> None:
+    """Its calls run elsewhere, what runs on it ends, and it is used again when it is back."""
+    if importlib.util.find_spec("asyncssh") is None or not os.path.exists("/usr/sbin/sshd"):
+        require("ssh", "asyncssh or openssh-server is not installed")
+    network = Network(tmp_path)
+    try:
+        options, port = [], "2222"
+        for host, address in ADDRESSES.items():
+            folder = tmp_path / f"ssh-{host}"
+            service = str(SERVICE.with_name("ssh.sh"))
+            network.run("exec", host, service, "up", str(folder), port, address)
+            options.append(
+                {
+                    "port": int(port),
+                    "client_keys": [str(folder / "id")],
+                    "known_hosts": str(folder / "known_hosts"),
+                    "config": [],
+                }
+            )
+        kwargs = {
+            "hosts": [*ADDRESSES.values()],
+            "connect_options": options,
+            "connect_timeout": 2,
+            "worker_options": {"nthreads": 1, "memory_limit": 0},
+            "environment": {"PYTHONPATH": environment("", tmp_path / "tmp")["PYTHONPATH"]},
+        }
+        cut, healed = (Gate(str(tmp_path / name)) for name in ("cut", "healed"))
+        client = network.client(SSH, json.dumps(kwargs), cut.path, healed.path, connect=False)
+        cut.wait()
+        network.run("partition", "w2")
+        eventually(lambda: not network.programs("w2"), "what runs there ends", 60)
+        network.run("heal", "w2")
+        healed.open()
+        said = network.ended_well(client)
+        assert "before: ['10.77.0.11-0', '10.77.0.12-0']" in said
+        assert "after: ['10.77.0.11-0', '10.77.0.12-0']" in said
+        for host in ADDRESSES:
+            eventually(lambda host=host: not network.programs(host), "nothing is left")
+    finally:
+        network.close()
 
 
 def test_delay(tmp_path: Path) -> None:
