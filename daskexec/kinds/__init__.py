@@ -40,7 +40,10 @@ class RunningCluster(Protocol):
         """Return what is known of why a worker, by address or name, has gone; else ""."""
 
     def scale(self, workers: int) -> None:
-        """Ask for so many workers altogether; returns when they were asked for."""
+        """Ask for so many workers altogether; returns when they were asked for.
+
+        ConfigError where the cluster is of a fixed size.
+        """
 
     def close(self) -> None:
         """End all that was started and leave nothing behind; blocks. A second one returns."""
