@@ -129,6 +129,7 @@ class DaskBackend:
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._transfers = 0
         self._failing_since: float | None = None  # transfers
+        self._failed_last = 0.0
         self._fetching: set[Any] = set()
         self._lost = False
         self._closed = False
@@ -429,8 +430,9 @@ class DaskBackend:
         """Tell whether a transfer that failed is to be tried again."""
         if not isinstance(error, (OSError, asyncio.TimeoutError)):
             return False
-        now = self._loop.time()
-        if self._failing_since is None:
+        now, before = self._loop.time(), self._failed_last
+        self._failed_last = now
+        if self._failing_since is None or now - before > self.RETRY_FOR:  # that is past
             self._failing_since = now
         return now - self._failing_since < self.RETRY_FOR
 
