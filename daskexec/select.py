@@ -135,8 +135,7 @@ def get_executor(
         - ``"processes"``: the stdlib's ``ProcessPoolExecutor``;
         - ``"dask"``: ``DaskExecutor`` on a cluster of its own on this machine;
         - ``"tcp://host:port"``, ``"tls://host:port"`` or ``"host:port"``: ``DaskExecutor``
-          on the running scheduler at that address. Plaintext (``tcp``) to another machine
-          also takes ``insecure=True``.
+          on the running scheduler at that address.
 
         ``None``: what the environment variable ``DASKEXEC_EXECUTOR`` says, or ``"dask"``
         where that is unset or empty.
