@@ -112,6 +112,9 @@ class DaskBackend:
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
     TIME = "a worker with more of its lifetime left"
+    #: Seconds for which transfers that fail are tried again, and between two attempts. A
+    #: network that is cut breaks them first; that the scheduler is lost shows later.
+    RETRY_FOR, RETRY_AFTER = 60.0, 1.0
 
     def __init__(
         self,
@@ -139,6 +142,8 @@ class DaskBackend:
         self._needs: dict[str, _Need] = {}
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._transfers = 0
+        self._failing_since: float | None = None  # transfers
+        self._failed_last = 0.0
         self._fetching: set[Any] = set()
         self._lost = False
         self._closed = False
@@ -168,6 +173,15 @@ class DaskBackend:
             and client.status == "running"
             and comm is self._comm
             and not (comm is None or comm.closed())
+        )
+
+    def loss(self) -> SchedulerLost:
+        """Return the error that says why `alive` is False."""
+        if self.client.status in ("closing", "closed"):
+            return SchedulerLost("the Dask client of this executor was closed")
+        return SchedulerLost(
+            f"the connection to {self.address} was lost: the scheduler ended, was restarted, or "
+            f"cannot be reached. Calls that had not finished are lost; make a new executor"
         )
 
     def send(
@@ -507,7 +521,8 @@ class DaskBackend:
     # -- large objects: each a Dask value of its own, on the client's loop -------------------
 
     def _spawn_supply(self, need: _Need) -> None:
-        self._spawn(self._supply(need))
+        if self._needs.get(need.ticket.key) is need and not self._closed:
+            self._spawn(self._supply(need))
 
     async def _supply(self, need: _Need) -> None:
         """Bring a ticket's large objects to the cluster, then submit it."""
@@ -516,12 +531,15 @@ class DaskBackend:
             need.placed = [
                 await self._placing.place(large, self._tasks_with(large)) for large in need.large
             ]
+            self._failing_since = None
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
             future = self._submit(need.ticket, need.options, need.ahead, need.where, need.placed)
         except Exception as exc:
             if not self.alive():
                 self._lose()
+            elif self._try_again(exc):
+                self._loop.call_later(self.RETRY_AFTER, self._spawn_supply, need)
             elif self._needs.get(key) is need:
                 self._drop(key)
                 self._report(Failed(key, exc))
@@ -572,6 +590,7 @@ class DaskBackend:
                 found = await self.client.gather(
                     batch, errors="skip", direct=self._direct, asynchronous=True
                 )
+                self._failing_since = None
                 for key, outcome in found.items():
                     self._deliver(batch[key], outcome)
         except asyncio.CancelledError:
@@ -583,12 +602,26 @@ class DaskBackend:
             if not self.alive():
                 self._lose()
                 return
+            if self._try_again(exc):
+                for future in batch.values():
+                    self._loop.call_later(self.RETRY_AFTER, self._wait_again, future)
+                return
             for key in batch:
                 if self._drop(key) is not None:
                     self._report(Failed(key, exc))
         finally:
             self._fetching.discard(task)
             self._transfers -= 1
+
+    def _try_again(self, error: Exception) -> bool:
+        """Tell whether a transfer that failed is to be tried again."""
+        if not isinstance(error, (OSError, asyncio.TimeoutError)):
+            return False
+        now, before = self._loop.time(), self._failed_last
+        self._failed_last = now
+        if self._failing_since is None or now - before > self.RETRY_FOR:  # that is past
+            self._failing_since = now
+        return now - self._failing_since < self.RETRY_FOR
 
     def retry_transfers(self) -> None:
         """Start the transfers that are under way anew, since a worker has died.
@@ -637,7 +670,12 @@ class DaskBackend:
             gate = self._gate or {}
             unsent = {key for key in keys if gate.pop(key, None) is not None}
         keys = [key for key in keys if key not in unsent]
-        answers = await self.client.run(_remote.withdraw, keys, on_error="return") if keys else {}
+        try:
+            answers = (
+                await self.client.run(_remote.withdraw, keys, on_error="return") if keys else {}
+            )
+        except OSError:
+            return unsent  # the scheduler cannot be asked: any of the others may have begun
         begun: set[str] = set()
         for answer in answers.values():
             # A worker that did not answer may have begun any of them.
@@ -675,17 +713,7 @@ class DaskBackend:
             self._gate = None
         self._futures.clear()
         self._needs.clear()
-        self._report(Lost(SchedulerLost(self._reason())))
-
-    def _reason(self) -> str:
-        client = self.client
-        if client.status in ("closing", "closed"):
-            return "the Dask client of this executor was closed"
-        address = getattr(client.scheduler, "address", None) or "the scheduler"
-        return (
-            f"the connection to {address} was lost: the scheduler ended, was restarted, or "
-            f"cannot be reached. Calls that had not finished are lost; make a new executor"
-        )
+        self._report(Lost(self.loss()))
 
     async def _close(self) -> None:
         self._closed = True

@@ -125,6 +125,9 @@ class Backend(Protocol):
     def alive(self) -> bool:
         """Tell whether the cluster that this backend began with is still there."""
 
+    def loss(self) -> SchedulerLost:
+        """Return the error that says why it is not, for a future: each call makes one."""
+
     def send(
         self,
         ticket: Ticket,

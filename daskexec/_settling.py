@@ -174,7 +174,7 @@ class Settler:
         if line is None or not self._patience.due():
             return
         if not line.backend.alive():
-            lost = self._explained(BrokenExecutor("the cluster of this executor was lost"))
+            lost = self._explained(line.backend.loss())
             self._give_up(like(lost))
             return
         final, known = line.trouble() if line.trouble is not None else (False, "")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -161,6 +162,27 @@ def _close_at_once(client: Any) -> None:
     client.close()
 
 
+def _close_quietly(client: Any) -> None:
+    """Close a client; where it has lost its scheduler, without Dask's word on its giving up.
+
+    Dask logs a traceback when the attempt to connect anew is cancelled. The futures carry the
+    loss already.
+    """
+
+    from asyncio import CancelledError
+
+    def no_cancel(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return not (kind is not None and issubclass(kind, CancelledError))
+
+    logger = logging.getLogger("distributed.client")
+    logger.addFilter(no_cancel)
+    try:
+        client.close()
+    finally:
+        logger.removeFilter(no_cancel)
+
+
 @contextlib.contextmanager
 def _few_collections() -> Iterator[None]:
     """Import without the garbage collector going over the ever growing heap again and again.
@@ -266,7 +288,7 @@ def open_client(
         with only_what_was_asked_for():
             client = Client(cluster, set_as_default=False)
     send_at_once(client)
-    return Opened(client, client.close)
+    return Opened(client, lambda: _close_quietly(client))
 
 
 def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None) -> Opened:
@@ -299,7 +321,7 @@ def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> 
 
     def close() -> None:
         try:
-            client.close()
+            _close_quietly(client)
         finally:
             running.close()
 

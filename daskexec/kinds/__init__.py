@@ -27,6 +27,12 @@ class RunningCluster(Protocol):
         Of its scheduler, for clients.
     security : distributed.Security or None
         With which clients connect to it.
+
+    Notes
+    -----
+    A cluster may have more to say than this: where it has a method ``last_words() -> str``, that
+    is called once when the connection to its scheduler was lost, and says why; it may block for
+    some seconds.
     """
 
     address: str
@@ -45,9 +51,7 @@ class RunningCluster(Protocol):
     def scale(self, workers: int) -> None:
         """Ask for so many workers altogether; returns when they were asked for.
 
-        A cluster may have more to say than this protocol asks for: where it has a method
-        ``last_words() -> str``, that is called once when the connection to its scheduler was
-        lost, and says why; it may block for some seconds.
+        ConfigError where the cluster is of a fixed size.
         """
 
     def close(self) -> None:
