@@ -190,7 +190,7 @@ def test_interrupted(slurm: Queue, config: Configs, tmp_path: Path, gates: Gates
     )
     working.wait(LIMIT)
     os.killpg(program.process.pid, signal.SIGINT)  # as a terminal does: the whole group
-    ended = program.end()
+    ended = program.end(grace=30)  # its jobs have its mark, too
     assert ended.code in (1, -signal.SIGINT)
     assert ended.err.count("Traceback") == 1, ended.err
     assert ended.err.rstrip().endswith("KeyboardInterrupt")
