@@ -321,7 +321,8 @@ def test_left_to_the_exit(server: Server, tmp_path: Path) -> None:
     program = f"""
         from daskexec.config import ClusterConfig
         from daskexec.kinds import open_cluster
-        running = open_cluster({server.config()!r})
+        config = ClusterConfig("left", "gateway", cluster_kwargs={server.config().cluster_kwargs})
+        running = open_cluster(config)
         print(running.address)
     """
     done = subprocess.run(

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from daskexec import ClusterStartFailed, PackageMissing
+from daskexec.config import ClusterConfig
 from daskexec.kinds import needs
+
+
+def test_no_secret_is_shown() -> None:
+    """What a config says for a login is not in what is printed of it, as in a traceback."""
+    config = ClusterConfig("g", "gateway", cluster_kwargs={"auth": {"password": "open sesame"}})
+    assert "sesame" not in f"{config} {config!r}"
 
 
 def test_a_missing_package_is_named() -> None:
