@@ -273,20 +273,20 @@ class Settler:
             task.calls[0].suspect = True
             self._ledger.again(task, ran=True)
         else:
-            started = task.started
-            worker = started.name if started else ""
-            host = started.worker.rpartition(":")[0].rpartition("/")[2] if started else ""
-            died = WorkerDied(
-                _name_of(task), worker, host, self._fate_of(task, message.error), _begun(task)
-            )
+            worker, host, fate = self._last_of(task, message.error)
+            died = WorkerDied(_name_of(task), worker, host, fate, _begun(task))
             self._over_or_again(task, died)
 
-    def _fate_of(self, task: Task, error: BaseException) -> str:
-        """Say what is known of the end of the worker that Dask gave a task up for."""
-        last = getattr(error, "last_worker", None)  # the one that the last attempt was sent to
-        address = getattr(last, "address", None) or (task.started and task.started.worker)
+    def _last_of(self, task: Task, error: BaseException) -> tuple[str, str, str]:
+        """Return name and host of the last worker of a task that Dask gave up, and its fate."""
+        last = getattr(error, "last_worker", None)
+        started = task.started
+        name, address = (started.name, started.worker) if started else ("", "")
+        if last is not None:
+            name, address = str(last.name), last.address
         fate = self.line.fate(address) if self.line and self.line.fate and address else ""
-        return f"the connection to it was lost{'; ' * bool(fate)}{fate}"
+        host = address.rpartition(":")[0].rpartition("/")[2]
+        return name, host, fate or "the connection to it was lost"
 
     def withdrawn(self, keys: set[str], task: Task) -> None:
         """Take a task back if it is among those that no worker will run."""

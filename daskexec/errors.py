@@ -12,7 +12,9 @@
     │   ├── ClusterUnreachable               nobody answered at the address, or not in TLS
     │   └── InsecureConnection               plaintext to another machine was not asked for
     ├── ValueError
-    │   └── ConfigError                      a cluster config that cannot be right
+    │   ├── ConfigError                      a cluster config that cannot be right
+    │   └── GraphError                       a graph of properties that cannot be computed
+    │       └── GraphCycle                   properties that need themselves; a graphlib.CycleError
     ├── RuntimeError
     │   └── ClusterStartFailed               a cluster could not be started: what the queue said
     │       └── PackageMissing               as a package is not installed; a ModuleNotFoundError
@@ -31,6 +33,7 @@ from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
+from graphlib import CycleError
 from typing import Any
 
 __all__ = [
@@ -38,6 +41,8 @@ __all__ = [
     "ClusterUnreachable",
     "ConfigError",
     "ExecutorWarning",
+    "GraphCycle",
+    "GraphError",
     "InitializerFailed",
     "InsecureConnection",
     "PackageMissing",
@@ -150,6 +155,42 @@ class PackageMissing(ClusterStartFailed, ModuleNotFoundError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (str(self), self.name)
+
+
+class GraphError(ValueError):
+    """A graph of properties cannot be computed as asked; nothing was submitted.
+
+    Attributes
+    ----------
+    path : tuple of str
+        From the property asked for to what is missing, each needing the next; empty where
+        the error has no path.
+    """
+
+    def __init__(self, message: str, path: tuple[str, ...] = ()) -> None:
+        self.path = path
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.path)
+
+
+class GraphCycle(GraphError, CycleError):
+    """Properties need themselves.
+
+    A ``graphlib.CycleError``: ``args[1]`` is the list of names around the circle, the first
+    being the last, each needed by the next.
+    """
+
+    def __init__(self, message: str, circle: list[str]) -> None:
+        super().__init__(message, tuple(reversed(circle)))
+        self.args = (message, circle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args
 
 
 class RemoteError(Exception):

@@ -7,6 +7,7 @@ starts schedulers, submits jobs, watches them, and ends all of it. The libraries
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from types import ModuleType
 from typing import Any, Protocol
@@ -89,8 +90,14 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
         A package that this kind needs is not installed. A ``ClusterStartFailed``.
     """
     module = importlib.import_module(f"daskexec.kinds.{_HOMES[config.kind]}")
-    with config.in_force():  # what is started here, and its processes, read their settings now
+    with contextlib.ExitStack() as settings:
+        settings.enter_context(
+            config.in_force()
+        )  # read by what is started here, and its processes
         opened: RunningCluster = module.open_cluster(config, workers)
+        keep = getattr(opened, "keep", None)  # of a scheduler in this process, until its close
+        if keep is not None:
+            keep(settings.pop_all())
     return opened
 
 

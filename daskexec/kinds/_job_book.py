@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daskexec.kinds._job_logs import log_tail
+from daskexec.kinds._job_logs import log_tail, process_end
 from daskexec.kinds._queue_status import GONE, SUBMITTED, JobState, tell
 
 __all__ = ["Job", "JobBook"]
@@ -107,6 +107,7 @@ class JobBook:
                 self._homes[address] = job
                 job.workers.add(address)
                 job.joined, job.left_at = True, None
+                self.looked.notify_all()
                 self._early.clear()
                 self._not_before = 0.0
 
@@ -116,6 +117,7 @@ class JobBook:
             job = self._homes.get(address)
             if job is not None:
                 job.workers.discard(address)
+                self.looked.notify_all()
                 if not job.workers and not job.unwanted:
                     job.left_at = self._clock()
                     self.wake.set()
@@ -308,17 +310,23 @@ class JobBook:
                 return ""
             if job.lost:
                 return f"its job {job.id} was {job.state.words}, but its worker gone: cancelled"
-            if not job.ended:
+            if not job.ended and job.workers <= {worker}:
                 return f"job {job.id} is {job.state.words}, but its worker has gone"
-            why = _MEANING.get(job.state.words.split()[0], "")
-            quoted = "" if why else job.log
-            return f"its job {job.id} ended: {job.state.words}{why}{quoted}"
+            if job.ended:
+                why = _MEANING.get(job.state.words.split()[0], "")
+                quoted = "" if why else job.log
+                return f"its job {job.id} ended: {job.state.words}{why}{quoted}"
+            words, id_ = job.state.words, job.id
+        said = process_end(self._logs, id_)
+        return f"{said or 'its process ended'}; job {id_} goes on, {words}"
 
     def settled(self, worker: str) -> bool:
         """Tell whether nothing is to be learnt about a worker that has gone."""
         with self._lock:
             job = self._homes.get(worker) or self._job_of(worker)
-            return job is None or job.ended or job.lost
+            if job is None or job.ended or job.lost:
+                return True
+            return worker not in job.workers and bool(job.workers)  # another has its place
 
 
 _MEANING = {

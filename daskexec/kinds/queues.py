@@ -79,12 +79,13 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> QueueClus
     ConfigError
         dask-jobqueue does not take what the config says.
     """
-    cluster = QueueCluster(config)
-    try:
-        cluster.start(workers)
-    except BaseException:
-        cluster.close()
-        raise
+    with config.in_force():
+        cluster = QueueCluster(config)
+        try:
+            cluster.start(workers)
+        except BaseException:
+            cluster.close()
+            raise
     return cluster
 
 
@@ -107,13 +108,8 @@ class QueueCluster:
         self._closed = False
         self._lock = threading.Lock()  # guards the close
         self._watcher = threading.Thread(target=self._watch, name="daskexec-queue", daemon=True)
-        self._undo = contextlib.ExitStack()
-        self._undo.enter_context(dask.config.set(dict(config.dask_config)))
-        try:
-            self._folder = new_run_folder(config)
-        except BaseException:
-            self._undo.close()
-            raise
+        self._settings = contextlib.ExitStack()
+        self._folder = new_run_folder(config)
         self._options = cluster_options(config, self._folder)
         lost_after = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
         self._book = JobBook(Path(self._options["log_directory"]), lost_after)
@@ -137,6 +133,13 @@ class QueueCluster:
         self.address = self._book.address = self._cluster.scheduler_address
         self._begin(workers)
         self._watcher.start()
+
+    def keep(self, settings: contextlib.ExitStack) -> None:
+        """Take over Dask's settings that are in force; they are put back by the close.
+
+        The scheduler reads some of them while it runs, such as how long a connection may take.
+        """
+        self._settings = settings
 
     def _which(self) -> str:
         source = f" ({self._config.source})" if self._config.source else ""
@@ -273,13 +276,12 @@ class QueueCluster:
         """
         book, deadline = self._book, time.monotonic() + _FATE_PATIENCE
         while not book.settled(worker) and not book.closing.is_set():
-            with book.looked:
-                looks = book.looks
-                self._book.wake.set()
-                while book.looks == looks and time.monotonic() < deadline:
-                    book.looked.wait(deadline - time.monotonic())
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 break
+            book.wake.set()
+            with book.looked:
+                book.looked.wait(min(left, 0.5))
         return book.fate(worker)
 
     def scale(self, workers: int) -> None:
@@ -318,7 +320,7 @@ class QueueCluster:
             finally:
                 if self._watcher.is_alive():
                     self._watcher.join(_STEP_PATIENCE)
-                self._undo.close()
+                self._settings.close()
                 clear_run_folder(self._folder, keep_logs=self._book.failed)
 
     def _end_cluster(self) -> None:

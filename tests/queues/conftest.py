@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,11 +22,17 @@ def _service(script: str, action: str, *arguments: str) -> None:
     command("bash", str(SERVICES / script), action, *arguments)
 
 
+def _need(word: str, *programs: str) -> None:
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        require(word, "needs dask-jobqueue (daskexec[hpc])")
+    if os.geteuid() != 0 or not all(map(shutil.which, programs)):
+        require(word, f"needs root, and {', '.join(programs)} (.ci/services {word})")
+
+
 @pytest.fixture(scope="session")
 def slurm_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
     """A Slurm of two nodes."""
-    if os.geteuid() != 0 or not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
-        require("slurm", "needs root, and Slurm and munge installed (.ci/services slurm)")
+    _need("slurm", "slurmctld", "slurmd", "munged")
     folder = tmp_path_factory.mktemp("slurm")
     port = str(20000 + os.getpid() % 3000 * 3)
     with pytest.MonkeyPatch.context() as patch:
@@ -40,9 +47,7 @@ def slurm_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
 @pytest.fixture(scope="session")
 def sge_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
     """A Grid Engine of one host with eight slots."""
-    wanted = ("sge_qmaster", "sge_execd", "qconf", "qstat")
-    if os.geteuid() != 0 or not all(map(shutil.which, wanted)):
-        require("sge", "needs root, and Grid Engine installed (.ci/services sge)")
+    _need("sge", "sge_qmaster", "sge_execd", "qconf", "qstat")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGE_ROOT", "/var/lib/gridengine")
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, wait
 from pathlib import Path
 
+import dask
 import psutil
 import pytest
 from daskexec_testing import calls
@@ -202,3 +204,16 @@ def test_closed_twice(slurm: Queue, config: Configs) -> None:
     running.close()
     assert slurm.is_empty()
     running.close()
+
+
+def test_settings_of_dask(slurm: Queue, config: Configs) -> None:
+    """A config's settings of Dask are in force while its cluster runs, and put back by its end."""
+    name = "distributed.deploy.lost-worker-timeout"
+    before = dask.config.get(name)
+    for queue in ("shut", "nosuch"):
+        made = config("slurm", {"queue": queue}, dask_config={name: "7s"})
+        with contextlib.suppress(ClusterStartFailed):
+            running = open_cluster(made)
+            assert dask.config.get(name) == "7s"
+            running.close()
+        assert dask.config.get(name) == before

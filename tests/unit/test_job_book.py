@@ -199,3 +199,21 @@ def test_strangers(book: JobBook) -> None:
     book.left("tls://n1:1")
     assert book.fate("tls://n1:1") == ""
     assert book.settled("tls://n1:1")
+
+
+def test_a_worker_process_that_crashed(book: JobBook, tmp_path: Path) -> None:
+    """Of a process that ended in a job that goes on, its log says how; nothing is waited for."""
+    book.submitted("w-0", "12")
+    book.joined("tls://n1:1", "w-0")
+    book.look({"12": RUNNING})
+    book.left("tls://n1:1")
+    assert not book.settled("tls://n1:1")
+    book.joined("tls://n1:2", "w-0")
+    assert book.settled("tls://n1:1")
+    assert book.fate("tls://n1:1") == "its process ended; job 12 goes on, RUNNING on n1"
+    (tmp_path / "dask-worker-12.err").write_text(
+        "2026 - distributed.nanny - INFO - Worker process 99 was killed by signal 11\nmore\n"
+    )
+    assert book.fate("tls://n1:1") == (
+        "Worker process 99 was killed by signal 11; job 12 goes on, RUNNING on n1"
+    )
