@@ -247,6 +247,14 @@ class KeptCluster:
             return ""
         return known
 
+    def last_words(self) -> str:
+        """Return what is known of why the scheduler has gone."""
+        try:
+            known: str = self.ask("last_words").result(self.FATE)
+        except Exception:
+            return self.dead() if self.wire.closed else ""
+        return known
+
     def scale(self, workers: int) -> None:
         """Ask for so many workers altogether."""
         self.ask("scale", workers=workers).result()

@@ -264,6 +264,11 @@ class Keeper:
         known: str = self._cluster.fate(worker)
         return known
 
+    def last_words(self, wire: Wire) -> str:
+        """Say why the scheduler has gone, where the cluster knows."""
+        tell: Callable[[], str] = getattr(self._cluster, "last_words", str)
+        return tell()
+
     def scale(self, wire: Wire, workers: int) -> None:
         """Ask for so many workers."""
         self._cluster.scale(workers)
@@ -413,7 +418,7 @@ class Keeper:
 _QUESTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(Keeper, name)
     for name in (
-        "attach", "cancel", "close", "fate", "follow", "keep", "open", "reserve", "scale",
+        "attach", "cancel", "close", "fate", "follow", "keep", "last_words", "open", "reserve", "scale",
         "status", "stop",
     )
 }  # fmt: skip

@@ -1,10 +1,11 @@
 """A cluster that a dask-gateway server starts for us.
 
-The config's ``cluster_kwargs`` are those of ``dask_gateway.GatewayCluster``: `KEYS` lists them.
-That class is not used, as it cannot be given a time limit and says nothing while it waits; what
-is used is ``dask_gateway.Gateway``, asynchronously, on an event loop of its own (a thread of
-`distributed.utils.LoopRunner`): ``cluster_options``, ``submit``, ``get_cluster``,
-``scale_cluster``, ``adapt_cluster``, ``stop_cluster``, ``close``. Every request has a time limit.
+The config's ``cluster_kwargs`` are those of ``dask_gateway.GatewayCluster``, checked in
+`_gateway_settings`. That class is not used, as it cannot be given a time limit and says nothing
+while it waits; what is used is ``dask_gateway.Gateway``, asynchronously, on an event loop of its
+own (a thread of `distributed.utils.LoopRunner`): ``cluster_options``, ``submit``,
+``get_cluster``, ``scale_cluster``, ``adapt_cluster``, ``stop_cluster``, ``close``. Every request
+has a time limit.
 
 A cluster ends with its executor, or with this process. Where the process is killed, the gateway
 goes on with the cluster until its own ``idle_timeout``, if its administrators have set one.
@@ -16,47 +17,23 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
-import difflib
-import getpass
-import importlib.util
-import ipaddress
 import threading
 import warnings
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from daskexec.config import ClusterConfig
 from daskexec.errors import (
     ClusterStartFailed,
     ClusterUnreachable,
-    ConfigError,
     ExecutorWarning,
-    PackageMissing,
 )
 from daskexec.kinds import needs
+from daskexec.kinds._gateway_settings import checked, closest, wrong
 
-__all__ = ["AUTH_KEYS", "KEYS", "SECRETS", "open_cluster"]
+__all__ = ["open_cluster"]
 
 T = TypeVar("T")
-
-#: What ``cluster_kwargs`` may hold. ``options`` is a shorter name for ``cluster_options``;
-#: ``cluster_name`` names a cluster that runs already, which is then used and left running.
-KEYS = (
-    "address", "proxy_address", "public_address", "auth", "cluster_options", "options",
-    "cluster_name", "shutdown_on_close",
-)  # fmt: skip
-
-#: What ``auth`` may hold beside its ``type``, for each type. No other types: a dotted name of a
-#: class, which dask-gateway itself would take, is code and not data.
-AUTH_KEYS: dict[str, tuple[str, ...]] = {
-    "basic": ("username", "password"),
-    "kerberos": (),
-    "jupyterhub": ("api_token",),
-}
-
-#: Keys of ``auth`` that a config file may fill from the environment only.
-SECRETS = ("password", "api_token")
 
 #: Seconds in which the gateway must answer a request.
 REQUEST = 10.0
@@ -79,7 +56,7 @@ def open_cluster(config: ClusterConfig, workers: int | None) -> _GatewayCluster:
         Something in the config cannot be right: so says this module, or the gateway.
     """
     needs("dask_gateway", extra="gateway", kind="gateway")
-    settings = _checked(config)
+    settings = checked(config)
     cluster = _GatewayCluster(config, settings)
     cluster.open(workers)
     return cluster
@@ -178,7 +155,7 @@ class _GatewayCluster:
                 loop=self._runner.loop,
             )
         except (ValueError, TypeError) as exc:
-            raise _wrong(self._config, str(exc)) from None
+            raise wrong(self._config, str(exc)) from None
         if self._name is None:
             options = await self._options()
             await self._submit(options)
@@ -196,14 +173,14 @@ class _GatewayCluster:
         for name, value in wanted.items():
             if name not in offered:
                 there = f"it has {', '.join(offered)}" if offered else "it has none to set"
-                raise _wrong(
+                raise wrong(
                     self._config,
-                    f"{where} has no cluster option {name!r}{_closest(name, offered)}; {there}",
+                    f"{where} has no cluster option {name!r}{closest(name, offered)}; {there}",
                 )
             try:
                 offered[name] = value
             except (ValueError, TypeError) as exc:
-                raise _wrong(
+                raise wrong(
                     self._config, f"{where} does not take {value!r} for option {name}: {exc}"
                 ) from None
         options = dict(offered)
@@ -408,102 +385,6 @@ class _GatewayCluster:
         if status == "UNKNOWN":
             return f"{self._who()} says: there is no cluster {self._name}"
         return f"{self._who()} says: cluster {self._name} is {status}{size}"
-
-
-# -- what the config says --------------------------------------------------------------------
-
-
-def _checked(config: ClusterConfig) -> dict[str, Any]:
-    """Return the settings, checked, with ``auth`` made and names that are left out filled in."""
-    import dask
-    from dask_gateway.utils import format_template
-
-    given = dict(config.cluster_kwargs)
-    for key in given:
-        if key not in KEYS:
-            raise _wrong(config, f"{key!r} is no key of a gateway{_closest(key, KEYS)}")
-    for key in config.adapt:
-        if key not in ("minimum", "maximum"):
-            raise _wrong(
-                config, f"a gateway adapts by 'minimum' and 'maximum' workers only, not {key!r}"
-            )
-    if config.scale and list(config.scale) != ["workers"]:
-        raise _wrong(config, "a gateway is scaled by workers: scale: {workers: 4}")
-    options = given.pop("options", None)
-    given.setdefault("cluster_options", options or {})
-    if not isinstance(given["cluster_options"], Mapping):
-        raise _wrong(config, "cluster_options must be a mapping of the gateway's own options")
-    address = given.get("address") or format_template(dask.config.get("gateway.address", None))
-    if not address:
-        raise _wrong(config, "address is missing: the URL of the gateway, http(s)://...")
-    given["address"] = str(address).rstrip("/")
-    _check_plain(config, given["address"])
-    given["auth"] = _auth(config, given.get("auth"))
-    return given
-
-
-def _check_plain(config: ClusterConfig, address: str) -> None:
-    """Refuse to send a login over the network for all to read, unless that was asked for."""
-    url = urlsplit(address)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise _wrong(config, f"address must be a URL, http(s)://host:port, not {address!r}")
-    if url.scheme == "https" or config.insecure or url.hostname == "localhost":
-        return
-    try:
-        if ipaddress.ip_address(url.hostname).is_loopback:
-            return
-    except ValueError:
-        pass  # a name
-    raise _wrong(
-        config,
-        f"{address} is not encrypted: the login and the keys of the cluster would cross the "
-        f"network for all to read. Use https://, or say 'insecure: true' if that is meant",
-    )
-
-
-def _auth(config: ClusterConfig, given: Any) -> Any:
-    """Make dask-gateway's object for the login."""
-    import dask
-    from dask_gateway import auth as known
-    from dask_gateway.utils import format_template
-
-    if given is None:  # as dask-gateway's own configuration says
-        kwargs = dask.config.get("gateway.auth.kwargs", None) or {}
-        given = {key: format_template(value) for key, value in kwargs.items()}
-        given["type"] = dask.config.get("gateway.auth.type", "basic")
-    given = {"type": given} if isinstance(given, str) else dict(given)
-    kind = given.pop("type", "basic")
-    given = {**(given.pop("kwargs", None) or {}), **given}
-    if kind not in AUTH_KEYS:
-        raise _wrong(config, f"auth type must be one of {', '.join(AUTH_KEYS)}, not {kind!r}")
-    for key in given:
-        if key not in AUTH_KEYS[kind]:
-            raise _wrong(config, f"auth of type {kind} has no key {key!r}")
-    if kind == "kerberos":
-        if importlib.util.find_spec("kerberos") is None:
-            raise PackageMissing(
-                "auth type kerberos needs the package kerberos: pip install pykerberos", "kerberos"
-            )
-        return known.KerberosAuth()
-    if kind == "jupyterhub":
-        try:
-            return known.JupyterHubAuth(**given)
-        except ValueError as exc:
-            raise _wrong(config, str(exc)) from None
-    return known.BasicAuth(
-        username=str(given.get("username") or getpass.getuser()),
-        password=str(given.get("password") or ""),
-    )
-
-
-def _wrong(config: ClusterConfig, message: str) -> ConfigError:
-    source = config.source or config.name
-    return ConfigError(f"{source}: {message}", source)
-
-
-def _closest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _first_line(exc: BaseException) -> str:

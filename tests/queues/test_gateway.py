@@ -321,7 +321,8 @@ def test_left_to_the_exit(server: Server, tmp_path: Path) -> None:
     program = f"""
         from daskexec.config import ClusterConfig
         from daskexec.kinds import open_cluster
-        running = open_cluster({server.config()!r})
+        config = ClusterConfig("left", "gateway", cluster_kwargs={server.config().cluster_kwargs})
+        running = open_cluster(config)
         print(running.address)
     """
     done = subprocess.run(
@@ -430,10 +431,11 @@ def test_another_server(status: int) -> None:
 def test_gateway_lost_while_in_use(tmp_path: Path) -> None:
     """Closing returns, and warns, when the gateway no longer answers; twice is once."""
     pytest.importorskip("dask_gateway")
-    from daskexec.kinds.gateway import _checked, _GatewayCluster
+    from daskexec.kinds._gateway_settings import checked
+    from daskexec.kinds.gateway import _GatewayCluster
 
     config = nowhere(free_port())
-    cluster = _GatewayCluster(config, _checked(config))
+    cluster = _GatewayCluster(config, checked(config))
     with pytest.raises(ClusterUnreachable):
         cluster._run(cluster._open(None))
     cluster._name = "abc"  # as if it had been started before the gateway went
@@ -479,10 +481,10 @@ def test_configs_that_cannot_be_right(
 def test_plain_http_can_be_meant() -> None:
     """``insecure: true`` allows an address that is not encrypted."""
     pytest.importorskip("dask_gateway")
-    from daskexec.kinds.gateway import _checked
+    from daskexec.kinds._gateway_settings import checked
 
     config = Server(1).config(kwargs={"address": "http://gateway.example.org/"}, insecure=True)
-    assert _checked(config)["address"] == "http://gateway.example.org"
+    assert checked(config)["address"] == "http://gateway.example.org"
 
 
 def test_dasks_own_configuration_fills_in() -> None:
@@ -490,15 +492,15 @@ def test_dasks_own_configuration_fills_in() -> None:
     pytest.importorskip("dask_gateway")
     import dask
 
-    from daskexec.kinds.gateway import _checked
+    from daskexec.kinds._gateway_settings import checked
 
     site = {
         "gateway.address": "https://gateway.example.org",
         "gateway.auth": {"type": "basic", "kwargs": {"username": "carol"}},
     }
     with dask.config.set(site):
-        settings = _checked(ClusterConfig("mygateway", "gateway"))
+        settings = checked(ClusterConfig("mygateway", "gateway"))
     assert settings["address"] == "https://gateway.example.org"
     assert settings["auth"].username == "carol"
     with dask.config.set({"gateway.auth.type": "some.Class"}), pytest.raises(ConfigError):
-        _checked(ClusterConfig("x", "gateway", cluster_kwargs={"address": "https://g"}))
+        checked(ClusterConfig("x", "gateway", cluster_kwargs={"address": "https://g"}))

@@ -9,7 +9,25 @@ from pathlib import Path
 import pytest
 
 from daskexec import ClusterStartFailed, PackageMissing
-from daskexec.kinds import needs
+from daskexec.config import ClusterConfig
+from daskexec.config.keys import KINDS
+from daskexec.kinds import _gateway_settings, kubernetes, needs
+
+
+def test_modules_take_what_the_table_says() -> None:
+    """The keys that a config file may have for a kind are those that its module knows."""
+    assert {key.name for key in KINDS["gateway"].cluster} == set(_gateway_settings.KEYS)
+    assert {key.name for key in KINDS["kubernetes"].cluster} == set(kubernetes.KEYS)
+    (auth,) = (key for key in KINDS["gateway"].cluster if key.name == "auth")
+    known = {"type"}.union(*_gateway_settings.AUTH_KEYS.values())
+    assert {key.name for key in auth.keys} == known
+    assert set(_gateway_settings.AUTH_KEYS) == set(auth.choices)
+
+
+def test_no_secret_is_shown() -> None:
+    """What a config says for a login is not in what is printed of it, as in a traceback."""
+    config = ClusterConfig("g", "gateway", cluster_kwargs={"auth": {"password": "open sesame"}})
+    assert "sesame" not in f"{config} {config!r}"
 
 
 def test_a_missing_package_is_named() -> None:
