@@ -496,11 +496,19 @@ class DaskBackend:
             future.release()
 
     async def _withdraw(self, keys: list[str]) -> set[str]:
-        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
         begun: set[str] = set()
-        for answer in answers.values():
-            # A worker that did not answer may have begun any of them.
-            begun.update(answer if isinstance(answer, list) else keys)
+        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
+        asked = set(answers)
+        while answers:
+            for answer in answers.values():
+                # A worker that did not answer may have begun any of them.
+                begun.update(answer if isinstance(answer, list) else keys)
+            # One that has joined meanwhile may have been given them.
+            joined = set(await self.client.nthreads(asynchronous=True)) - asked
+            asked |= joined
+            answers = joined and await self.client.run(
+                _remote.withdraw, keys, workers=list(joined), on_error="return"
+            )
         stopped = {}
         unsent = set()  # their large objects are still on the way
         for key in keys:
