@@ -670,16 +670,12 @@ class DaskBackend:
             gate = self._gate or {}
             unsent = {key for key in keys if gate.pop(key, None) is not None}
         keys = [key for key in keys if key not in unsent]
+        if not keys:
+            return unsent
         try:
-            answers = (
-                await self.client.run(_remote.withdraw, keys, on_error="return") if keys else {}
-            )
+            begun = await self._begun(keys)
         except OSError:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
-        begun: set[str] = set()
-        for answer in answers.values():
-            # A worker that did not answer may have begun any of them.
-            begun.update(answer if isinstance(answer, list) else keys)
         stopped = {}
         for key in keys:
             if key not in begun and key in self._futures:
@@ -690,6 +686,23 @@ class DaskBackend:
         if stopped:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
+
+    async def _begun(self, keys: list[str]) -> set[str]:
+        """Return which of these tasks a worker has begun, or may have; they begin no others."""
+        begun: set[str] = set()
+        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
+        asked = set(answers)
+        while answers:
+            for answer in answers.values():
+                # A worker that did not answer may have begun any of them.
+                begun.update(answer if isinstance(answer, list) else keys)
+            # One that has joined meanwhile may have been given them.
+            joined = set(await self.client.nthreads(asynchronous=True)) - asked
+            asked |= joined
+            answers = joined and await self.client.run(
+                _remote.withdraw, keys, workers=list(joined), on_error="return"
+            )
+        return begun
 
     async def _abandon(self, keys: list[str]) -> None:
         await self.client.run(_remote.abandon, keys, on_error="return")

@@ -252,7 +252,7 @@ class KeptCluster:
         try:
             known: str = self.ask("last_words").result(self.FATE)
         except Exception:
-            return self.dead() if self.wire.closed else ""
+            return self.dead() if self._over else ""
         return known
 
     def scale(self, workers: int) -> None:

@@ -117,13 +117,6 @@ class Parcel:
     finished: list[tuple[int, Body]] = field(default_factory=list)
     names: list[tuple[Name, int, str]] = field(default_factory=list)
 
-    @property
-    def pending(self) -> int:
-        """How many calls are not over."""
-        return len(self.calls) + sum(
-            member is not None for task in self.tasks for member in task.members
-        )
-
     def dump(self, path: Path) -> None:
         """Write it to a new file."""
         with open(path, "xb") as file:

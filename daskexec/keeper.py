@@ -418,8 +418,8 @@ class Keeper:
 _QUESTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(Keeper, name)
     for name in (
-        "attach", "cancel", "close", "fate", "follow", "keep", "last_words", "open", "reserve", "scale",
-        "status", "stop",
+        "attach", "cancel", "close", "fate", "follow", "keep", "last_words", "open", "reserve",
+        "scale", "status", "stop",
     )
 }  # fmt: skip
 
