@@ -145,7 +145,7 @@ class JobBook:
                 if not job.joined and not job.unwanted:
                     self._early.append(job)
                     self._back_off(len(self._early))
-                self.failed |= not job.unwanted
+                self.failed |= not job.unwanted and not self.closing.is_set()
             self.looks += 1
             self.looked.notify_all()
 
@@ -226,6 +226,13 @@ class JobBook:
 
     def _is_lost(self, job: Job) -> bool:
         return job.left_at is not None and self._clock() - job.left_at > self._lost_after
+
+    def wait_until_left(self, patience: float) -> None:
+        """Wait some seconds for all workers to leave."""
+        with self.looked:
+            self.looked.wait_for(
+                lambda: not any(job.workers for job in self._jobs.values()), patience
+            )
 
     def addresses(self, names: Iterable[str]) -> list[str]:
         """Return the addresses of the workers that jobs have now."""

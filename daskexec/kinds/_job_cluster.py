@@ -92,6 +92,8 @@ class _Job(_JobBase):
             raise
         assert self.job_id is not None
         self.book.submitted(self.name, self.job_id)
+        if self.book.closing.is_set():  # the close may not have waited for so long
+            await self.close()
 
     async def _submit_job(self, script_filename: str) -> str:
         """Submit a script; unlike Dask's, what LSF says of it is not thrown away."""

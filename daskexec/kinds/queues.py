@@ -55,6 +55,9 @@ _FATE_PATIENCE = 5.0
 #: Seconds that each step of closing may take.
 _STEP_PATIENCE = 20.0
 
+#: Seconds that the workers of cancelled jobs get to leave their scheduler.
+_LEAVE_PATIENCE = 2.0
+
 #: Seconds after which a job that was cancelled must have left the queue.
 _CANCEL_PATIENCE = 20.0
 
@@ -315,8 +318,9 @@ class QueueCluster:
             self._book.closing.set()
             self._book.wake.set()
             try:
-                self._end_cluster()
-                self._cancel_all()
+                if self._cluster is not None:
+                    with quiet_here():
+                        self._end_cluster()
             finally:
                 if self._watcher.is_alive():
                     self._watcher.join(_STEP_PATIENCE)
@@ -324,16 +328,18 @@ class QueueCluster:
                 clear_run_folder(self._folder, keep_logs=self._book.failed)
 
     def _end_cluster(self) -> None:
-        cluster = self._cluster
-        if cluster is None:
-            return
+        cluster, book = self._cluster, self._book
         thread = getattr(cluster._loop_runner, "_loop_thread", None)
-        with quiet_here():
-            with contextlib.suppress(Exception):  # a submission that hangs: its job is cancelled
-                self._on_loop(self._let_go(), _STEP_PATIENCE)
-            with contextlib.suppress(Exception):
-                cluster.close(timeout=_STEP_PATIENCE)
+        with contextlib.suppress(Exception):  # a submission that hangs: its job is cancelled
+            self._on_loop(self._let_go(), _STEP_PATIENCE)
+        jobs = book.in_queue()
+        self._cancel(jobs)
+        # Workers that can say good-bye to their scheduler end at once; others take 8 s.
+        book.wait_until_left(_LEAVE_PATIENCE)
+        with contextlib.suppress(Exception):
+            cluster.close(timeout=_STEP_PATIENCE)
         quiet.discard(getattr(thread, "ident", None))
+        self._see_off(jobs)
 
     async def _let_go(self) -> None:
         """Have Dask forget the jobs, which are cancelled all at once: it would one by one."""
@@ -349,26 +355,29 @@ class QueueCluster:
                 job.status = Status.closed
             cluster.workers.clear()
 
-    def _cancel_all(self) -> None:
-        left = self._book.in_queue()
-        if not left or self._cluster is None:
-            return
-        command = shlex.split(self._cluster._dummy_job.cancel_command)
-        deadline = time.monotonic() + _CANCEL_PATIENCE
-        while True:
-            for start in range(0, len(left), 100):
-                run([*command, *left[start : start + 100]])
+    def _cancel(self, jobs: list[str]) -> None:
+        for start in range(0, len(jobs), 100):
+            run([*self._cancel_command(), *jobs[start : start + 100]])
+
+    def _cancel_command(self) -> list[str]:
+        return shlex.split(self._cluster._dummy_job.cancel_command)
+
+    def _see_off(self, jobs: list[str]) -> None:
+        """Return when jobs that were cancelled leave the queue; cancel them again, or warn."""
+        left, deadline = jobs, time.monotonic() + _CANCEL_PATIENCE
+        while left:
             with contextlib.suppress(QueueSilent):
                 left = _still_there(ask(self._config.kind, left))
-            if not left:
-                return
-            if time.monotonic() > deadline:
+            if not left or time.monotonic() > deadline:
                 break
             time.sleep(0.5)
+            self._cancel(left)
+        if not left:
+            return
         # Not warnings.warn: no line of this file explains anything to its reader.
         warnings.warn_explicit(
             f"{self._which()} is closed, but may have jobs in the queue, which did not let them "
-            f"go: {' '.join([*command, *left])}",
+            f"go: {' '.join([*self._cancel_command(), *left])}",
             ExecutorWarning,
             "daskexec",
             0,
