@@ -458,9 +458,9 @@ class DaskExecutor(Executor):
         Returns when the other process has everything. The futures of pending calls here then
         raise `Detached`; what cannot be pickled has failed its own. Each call still runs once.
         """
-        from daskexec import _leaving
+        from daskexec import _detaching
 
-        _leaving.leave(self._dispatcher, self._kept, name, futures, idle_timeout, keep)
+        _detaching.leave(self._dispatcher, self._kept, name, futures, idle_timeout, keep)
 
     @classmethod
     def attach(cls, name: str) -> DaskExecutor:

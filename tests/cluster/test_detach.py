@@ -307,7 +307,7 @@ def _total(array: object, data: bytes) -> int:
     return int(array.sum()) + len(data)  # type: ignore[attr-defined]
 
 
-def test_crash_after_leaving(gates: Gates) -> None:
+def test_crash_after_detaching(gates: Gates) -> None:
     """A call that kills its worker fails alone, with WorkerDied, whoever waits for it."""
     executor = start(2)
     started, release = gates.gate(), gates.gate()

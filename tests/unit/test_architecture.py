@@ -53,7 +53,7 @@ FLOORS = {
     "_parcel": 4,
     "_parting": 5,
     "_state": 1,
-    "_leaving": 7,
+    "_detaching": 7,
     "_left": 6,
     "keeper": 8,
     "_placing": 5,

@@ -1,0 +1,47 @@
+"""Which workers are asked whether they have begun a task that is to be stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from daskexec._backend import DaskBackend
+
+
+class Scheduler:
+    """A client of workers one of which joins while the others are asked."""
+
+    def __init__(self, begun: dict[str, list[str]]) -> None:
+        self.begun = begun
+        self.asked: list[str] = []
+        self.cancelled: list[Any] = []
+        self.id, self.scheduler_comm = "client", None
+        self.scheduler = SimpleNamespace(address="tcp://scheduler:1")
+        self.loop = SimpleNamespace(asyncio_loop=asyncio.get_running_loop())
+
+    async def run(self, _: Any, keys: list[str], *, on_error: str, workers: Any = None) -> Any:
+        assert on_error == "return"
+        asked = workers or ["first"]
+        self.asked += asked
+        return {worker: [key for key in keys if key in self.begun[worker]] for worker in asked}
+
+    async def nthreads(self, *, asynchronous: bool) -> dict[str, int]:
+        return dict.fromkeys(self.begun, 1)
+
+    async def cancel(self, futures: list[Any], *, asynchronous: bool) -> None:
+        self.cancelled += futures
+
+
+def test_a_worker_that_joins_meanwhile() -> None:
+    """A task that a worker has begun that has just joined is not stopped."""
+
+    async def main() -> None:
+        client = Scheduler({"first": ["a"], "joined": ["b"]})
+        backend = DaskBackend(client, "executor", lambda _: None)
+        backend._futures.update(dict.fromkeys("abc", "future"))
+        assert await backend._withdraw(["a", "b", "c"]) == {"c"}
+        assert client.asked == ["first", "joined"]
+        assert client.cancelled == ["future"]
+
+    asyncio.run(main())
