@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from daskexec.errors import ClusterStartFailed as ClusterStartFailed
     from daskexec.errors import ClusterUnreachable as ClusterUnreachable
     from daskexec.errors import ConfigError as ConfigError
+    from daskexec.errors import Detached as Detached
     from daskexec.errors import ExecutorWarning as ExecutorWarning
+    from daskexec.errors import GraphCycle as GraphCycle
+    from daskexec.errors import GraphError as GraphError
     from daskexec.errors import InitializerFailed as InitializerFailed
     from daskexec.errors import InsecureConnection as InsecureConnection
+    from daskexec.errors import PackageMissing as PackageMissing
     from daskexec.errors import RemoteError as RemoteError
     from daskexec.errors import RemoteTraceback as RemoteTraceback
     from daskexec.errors import SchedulerLost as SchedulerLost
     from daskexec.errors import WorkerDied as WorkerDied
     from daskexec.executor import DaskExecutor as DaskExecutor
     from daskexec.futures import DaskFuture as DaskFuture
+    from daskexec.graph import Graph as Graph
+    from daskexec.graph import GraphRun as GraphRun
     from daskexec.select import SerialExecutor as SerialExecutor
     from daskexec.select import get_executor as get_executor
 
@@ -35,11 +41,17 @@ _HOMES = {
     "ClusterStartFailed": "daskexec.errors",
     "ClusterUnreachable": "daskexec.errors",
     "ConfigError": "daskexec.errors",
+    "Detached": "daskexec.errors",
     "ExecutorWarning": "daskexec.errors",
     "DaskExecutor": "daskexec.executor",
     "DaskFuture": "daskexec.futures",
+    "Graph": "daskexec.graph",
+    "GraphCycle": "daskexec.errors",
+    "GraphError": "daskexec.errors",
+    "GraphRun": "daskexec.graph",
     "InitializerFailed": "daskexec.errors",
     "InsecureConnection": "daskexec.errors",
+    "PackageMissing": "daskexec.errors",
     "RemoteError": "daskexec.errors",
     "RemoteTraceback": "daskexec.errors",
     "SchedulerLost": "daskexec.errors",

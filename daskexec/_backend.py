@@ -14,6 +14,7 @@ objects are for `daskexec._placing`):
   ``register_plugin``, ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
+- ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
 - ``Client._gather_future``, to get rid of one that was cancelled.
 - ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
@@ -32,7 +33,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, TypeAlias
 
-from distributed import Client
+from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 from distributed.utils import offload
 
@@ -91,6 +92,8 @@ class DaskBackend:
         Fetch results from the workers themselves; None leaves it to Dask.
     coming : int
         Worker threads that are about to join: they count as there from the start.
+    inherits : bool
+        The workers have the initializer already, from another process.
     """
 
     #: Seconds between two looks at the connection and the number of threads.
@@ -109,6 +112,9 @@ class DaskBackend:
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
     TIME = "a worker with more of its lifetime left"
+    #: Seconds for which transfers that fail are tried again, and between two attempts. A
+    #: network that is cut breaks them first; that the scheduler is lost shows later.
+    RETRY_FOR, RETRY_AFTER = 60.0, 1.0
 
     def __init__(
         self,
@@ -117,6 +123,7 @@ class DaskBackend:
         report: Report,
         direct: bool | None = None,
         coming: int = 0,
+        inherits: bool = False,
     ) -> None:
         self.client = client
         self.executor = executor
@@ -125,6 +132,7 @@ class DaskBackend:
         self._report = report
         self._direct = direct
         self._coming = coming
+        self._inherits = inherits
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
         # Entered by send(); otherwise touched on the loop only.
@@ -134,17 +142,21 @@ class DaskBackend:
         self._needs: dict[str, _Need] = {}
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._transfers = 0
+        self._failing_since: float | None = None  # transfers
+        self._failed_last = 0.0
         self._fetching: set[Any] = set()
         self._lost = False
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._plugins: list[str] = []
-        # Workers of an own cluster have what we have.
-        self._survey = None if coming else Survey(client, executor, report)
+        # Workers of an own cluster have what we have; those of a left one were looked at.
+        self._survey = None if coming or inherits else Survey(client, executor, report)
         # What waits for the first worker; None: nothing needs to any more.
         self._gate: dict[str, tuple[Any, ...]] | None = None
         self._gate_lock = threading.Lock()  # guards that
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
+        self._holding = False
+        self._held: list[RemoteFuture | None] = []
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -161,6 +173,15 @@ class DaskBackend:
             and client.status == "running"
             and comm is self._comm
             and not (comm is None or comm.closed())
+        )
+
+    def loss(self) -> SchedulerLost:
+        """Return the error that says why `alive` is False."""
+        if self.client.status in ("closing", "closed"):
+            return SchedulerLost("the Dask client of this executor was closed")
+        return SchedulerLost(
+            f"the connection to {self.address} was lost: the scheduler ended, was restarted, or "
+            f"cannot be reached. Calls that had not finished are lost; make a new executor"
         )
 
     def send(
@@ -225,6 +246,20 @@ class DaskBackend:
             )
         self._futures[ticket.key] = future
         return future
+
+    def hold(self, on: bool) -> None:
+        """Let go of no result, nor of the initializer, until told otherwise; blocks.
+
+        Somebody else is going to `adopt` what is with the workers.
+        """
+        self._run(self._hold(on)).result(10)
+
+    def adopt(self, topic: str, keys: list[str]) -> None:
+        """Take over tasks that another client has sent, and its topic; blocks.
+
+        That client must not let go of them before this returns.
+        """
+        self._run(self._adopt(topic, keys)).result(60)
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
@@ -347,6 +382,28 @@ class DaskBackend:
                 f"a worker could not take {bundle.origin}: {type(exc).__name__}: {exc}"
             ) from exc
 
+    async def _hold(self, on: bool) -> None:
+        self._holding = on
+        if not on:
+            self._held.clear()
+            self._release()
+
+    async def _adopt(self, topic: str, keys: list[str]) -> None:
+        client, noted, asked = self.client, asyncio.Event(), f"{topic}-{self.topic}"
+        client.subscribe_topic(topic, _Hub.of(client)._on_event)
+        futures: dict[str, RemoteFuture] = {key: Future(key, client) for key in keys}
+        client._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
+        # Messages of a client are handled in order: once it hears of this topic, so was that.
+        client.subscribe_topic(asked, lambda _: noted.set())
+        while not noted.is_set():
+            await client.scheduler.log_event(topic=asked, msg="")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(noted.wait(), 0.05)
+        client.unsubscribe_topic(asked)
+        for key, future in futures.items():
+            self._futures[key] = future
+            self._watch(future)
+
     async def _pulse(self) -> None:
         while not self._lost:
             await asyncio.sleep(self.PULSE)
@@ -371,6 +428,8 @@ class DaskBackend:
         if initializer is not None:
             plugin = _remote.InitializerPlugin(self.executor, initializer)
             self._plugins.append(plugin.name)
+            if self._inherits:
+                return  # they have it
             responses = await self.client.register_plugin(plugin, name=plugin.name)
             for response in (responses or {}).values():
                 if isinstance(response, dict) and response.get("status") == "error":
@@ -454,12 +513,16 @@ class DaskBackend:
     def _drop(self, key: str) -> RemoteFuture | None:
         """Have nothing more to do with a task; return its future, unless that was so before."""
         self._needs.pop(key, None)
-        return self._futures.pop(key, None)
+        future = self._futures.pop(key, None)
+        if self._holding:
+            self._held.append(future)
+        return future
 
     # -- large objects: each a Dask value of its own, on the client's loop -------------------
 
     def _spawn_supply(self, need: _Need) -> None:
-        self._spawn(self._supply(need))
+        if self._needs.get(need.ticket.key) is need and not self._closed:
+            self._spawn(self._supply(need))
 
     async def _supply(self, need: _Need) -> None:
         """Bring a ticket's large objects to the cluster, then submit it."""
@@ -468,12 +531,15 @@ class DaskBackend:
             need.placed = [
                 await self._placing.place(large, self._tasks_with(large)) for large in need.large
             ]
+            self._failing_since = None
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
             future = self._submit(need.ticket, need.options, need.ahead, need.where, need.placed)
         except Exception as exc:
             if not self.alive():
                 self._lose()
+            elif self._try_again(exc):
+                self._loop.call_later(self.RETRY_AFTER, self._spawn_supply, need)
             elif self._needs.get(key) is need:
                 self._drop(key)
                 self._report(Failed(key, exc))
@@ -524,6 +590,7 @@ class DaskBackend:
                 found = await self.client.gather(
                     batch, errors="skip", direct=self._direct, asynchronous=True
                 )
+                self._failing_since = None
                 for key, outcome in found.items():
                     self._deliver(batch[key], outcome)
         except asyncio.CancelledError:
@@ -535,12 +602,26 @@ class DaskBackend:
             if not self.alive():
                 self._lose()
                 return
+            if self._try_again(exc):
+                for future in batch.values():
+                    self._loop.call_later(self.RETRY_AFTER, self._wait_again, future)
+                return
             for key in batch:
                 if self._drop(key) is not None:
                     self._report(Failed(key, exc))
         finally:
             self._fetching.discard(task)
             self._transfers -= 1
+
+    def _try_again(self, error: Exception) -> bool:
+        """Tell whether a transfer that failed is to be tried again."""
+        if not isinstance(error, (OSError, asyncio.TimeoutError)):
+            return False
+        now, before = self._loop.time(), self._failed_last
+        self._failed_last = now
+        if self._failing_since is None or now - before > self.RETRY_FOR:  # that is past
+            self._failing_since = now
+        return now - self._failing_since < self.RETRY_FOR
 
     def retry_transfers(self) -> None:
         """Start the transfers that are under way anew, since a worker has died.
@@ -578,6 +659,8 @@ class DaskBackend:
             self._deliver(future, outcome)
 
     def _release(self) -> None:
+        if self._holding:
+            return
         spent, self._spent = self._spent, []
         for future in spent:
             future.release()
@@ -587,11 +670,12 @@ class DaskBackend:
             gate = self._gate or {}
             unsent = {key for key in keys if gate.pop(key, None) is not None}
         keys = [key for key in keys if key not in unsent]
-        answers = await self.client.run(_remote.withdraw, keys, on_error="return") if keys else {}
-        begun: set[str] = set()
-        for answer in answers.values():
-            # A worker that did not answer may have begun any of them.
-            begun.update(answer if isinstance(answer, list) else keys)
+        if not keys:
+            return unsent
+        try:
+            begun = await self._begun(keys)
+        except OSError:
+            return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
         for key in keys:
             if key not in begun and key in self._futures:
@@ -602,6 +686,23 @@ class DaskBackend:
         if stopped:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
+
+    async def _begun(self, keys: list[str]) -> set[str]:
+        """Return which of these tasks a worker has begun, or may have; they begin no others."""
+        begun: set[str] = set()
+        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
+        asked = set(answers)
+        while answers:
+            for answer in answers.values():
+                # A worker that did not answer may have begun any of them.
+                begun.update(answer if isinstance(answer, list) else keys)
+            # One that has joined meanwhile may have been given them.
+            joined = set(await self.client.nthreads(asynchronous=True)) - asked
+            asked |= joined
+            answers = joined and await self.client.run(
+                _remote.withdraw, keys, workers=list(joined), on_error="return"
+            )
+        return begun
 
     async def _abandon(self, keys: list[str]) -> None:
         await self.client.run(_remote.abandon, keys, on_error="return")
@@ -625,17 +726,7 @@ class DaskBackend:
             self._gate = None
         self._futures.clear()
         self._needs.clear()
-        self._report(Lost(SchedulerLost(self._reason())))
-
-    def _reason(self) -> str:
-        client = self.client
-        if client.status in ("closing", "closed"):
-            return "the Dask client of this executor was closed"
-        address = getattr(client.scheduler, "address", None) or "the scheduler"
-        return (
-            f"the connection to {address} was lost: the scheduler ended, was restarted, or "
-            f"cannot be reached. Calls that had not finished are lost; make a new executor"
-        )
+        self._report(Lost(self.loss()))
 
     async def _close(self) -> None:
         self._closed = True
@@ -650,6 +741,8 @@ class DaskBackend:
         self._needs.clear()
         self._placing.clear()
         self._release()
+        if self._holding:
+            return  # the initializer is another's now, and so is the code that was brought
         for name in self._plugins if self.client.status == "running" else ():
             await self.client.unregister_worker_plugin(name)
 

@@ -49,10 +49,13 @@ from daskexec._ledger import Ledger
 from daskexec._lifetimes import Where
 from daskexec._messages import Line
 from daskexec._packing import Packer
+from daskexec._parcel import Parcel
+from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
-from daskexec._settling import CHECK, Settler, like
+from daskexec._settling import CHECK, Arrived, Settler, like
 from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
+from daskexec.errors import Detached
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -79,6 +82,8 @@ class Dispatcher:
         Calls that the executor's workers can run at the same time.
     patience : Patience
         When to say what is being waited for, and when to give up.
+    opaque : bool
+        Load nothing that comes from a call, and take an initializer as with the workers already.
     """
 
     #: Seconds that ``cancel`` waits for the workers' answer.
@@ -94,6 +99,7 @@ class Dispatcher:
         max_calls: int = 0,
         width: int = 1,
         patience: Patience | None = None,
+        opaque: bool = False,
     ) -> None:
         self.executor = executor
         self._width = width
@@ -103,7 +109,9 @@ class Dispatcher:
         self._numbers = itertools.count()
         self._max_calls = max_calls
         self._ledger = Ledger(policy)
-        self._settler = Settler(self._ledger, patience or Patience(), self._break)
+        self._settler = Settler(self._ledger, patience or Patience(), self._break, opaque)
+        self._parting: Parting | None = None
+        self._left_as = ""
         self._packer = Packer(  # the dispatcher thread's
             executor,
             self._ledger,
@@ -188,6 +196,8 @@ class Dispatcher:
             raise self._broken()
         if self._stopping:
             raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._parting is not None:
+            raise RuntimeError("cannot schedule new futures while the executor is detached")
         if _interpreter_ends:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         line = self._line
@@ -209,6 +219,8 @@ class Dispatcher:
 
     def state(self) -> str:
         """Say in a few words how it stands, for people."""
+        if self._parting is not None and self._broken is not None:
+            return f"detached as {self._left_as!r}"
         if self._broken is not None:
             return "broken"
         pending = self._ledger.pending
@@ -238,6 +250,11 @@ class Dispatcher:
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a pending future, if no worker has begun it."""
+        parting = self._parting
+        if parting is not None and not parting.over.done():  # it is on its way to a keeper
+            if _has_running_loop():
+                return False
+            concurrent.futures.wait([parting.over])
         call: Call | None = future._call
         if call is None:
             return future._cancel_now()
@@ -288,6 +305,35 @@ class Dispatcher:
         line = self._line
         if keys and line is not None and line.backend.alive():
             line.backend.abandon(keys)
+
+    def part(self, parting: Parting, name: str) -> None:
+        """Hand all calls over, then end; blocks. See `daskexec._parting`.
+
+        Raises RuntimeError or BrokenExecutor when that cannot be done; then all goes on.
+        """
+        self.refuse_to_block()
+        self.line()
+        with self._ledger.changed:
+            self.check_open()
+            self._parting, self._left_as = parting, name
+            self._ledger.changed.notify_all()
+        parting.over.result()
+        self.join()
+
+    def adopt(self, tasks: list[Task], topic: str) -> None:
+        """Take over tasks that another dispatcher has sent; blocks."""
+        line = self.line()
+        for task in tasks:
+            self._ledger.adopt(task)
+        line.backend.adopt(topic, [task.key for task in tasks])
+
+    def expect(self, count: int) -> None:
+        """Count calls as pending that a keeper sees to."""
+        self._ledger.expect(count)
+
+    def arrived(self, future: DaskFuture[Any], body: Any) -> None:
+        """Settle a call that was expected; a body of None is for one that was cancelled."""
+        self._settler.inbox.put(Arrived(future, body))
 
     def dask_future(self, future: DaskFuture[Any]) -> Any:
         """Return the cluster's own future for the plain value of the call."""
@@ -387,6 +433,7 @@ class Dispatcher:
             self._break(like(exc, "the cluster of this executor could not be started"))
         while self._dispatch_some():
             pass
+        self._refuse_to_part()
         self._packer.large.clear()
         with contextlib.suppress(Exception):
             if self._line is not None:
@@ -401,6 +448,8 @@ class Dispatcher:
         self._packer.large.tidy()
         with ledger.changed:
             while self._broken is None:
+                if self._parting is not None:
+                    break
                 tasks = ledger.take()
                 if tasks:
                     break
@@ -410,6 +459,9 @@ class Dispatcher:
                     return True
             else:
                 return False
+        if self._parting is not None:
+            self._part(self._parting)
+            return True
         self._packer.large.begin()
         for task in tasks:
             try:
@@ -420,6 +472,43 @@ class Dispatcher:
                 self._break(like(exc, "internal error of daskexec"))
             self._put_down(task)
         return True
+
+    def _part(self, parting: Parting) -> None:
+        line = self._line
+        assert line is not None
+        try:
+            parcel = Parcel(
+                self.executor,
+                line.backend.topic,
+                self._policy.sharing,
+                self._policy.ahead,
+                self._policy.limit,
+                self._initializer,
+            )
+            parting.hand_over(
+                parcel, self._ledger, self._packer, self._settler, line, self.next_number
+            )
+        except BaseException as exc:
+            self._parting = None
+            parting.over.set_exception(exc)
+            return
+        name = self._left_as
+        with self._ledger.changed:
+            self._broken = lambda: Detached(name)
+            calls, stretches = self._ledger.drop_all()
+        for call in calls:
+            call.future._finish(error=Detached(name, parting.given.get(id(call.future))))
+        for stretch in stretches:
+            stretch.job.fill(stretch.first, [Raised(Detached(name)) for _ in stretch.items])
+        parting.over.set_result(None)
+
+    def _refuse_to_part(self) -> None:
+        """Answer a request that came too late."""
+        with self._ledger.changed:
+            parting = self._parting
+            error = self._broken() if self._broken is not None else RuntimeError("it has ended")
+        if parting is not None and not parting.over.done():
+            parting.over.set_exception(error)
 
     def _put_down(self, task: Task) -> None:
         """Have a task in hand no more; on a broken executor its calls fail."""

@@ -18,7 +18,7 @@ from typing import Any
 from daskexec._pickling import PROTOCOL, dump, load
 from daskexec.errors import RemoteError, RemoteTraceback
 
-__all__ = ["Failure", "is_of_missing_code"]
+__all__ = ["Failure", "Unloaded", "is_of_missing_code"]
 
 # "Can't get attribute 'f' on <module 'shapes' from ...>"; "module 'shapes' has no attribute 'f'"
 _ATTRIBUTE = re.compile(r"<?module '([\w.]+)'")
@@ -85,6 +85,14 @@ class Failure:
         if self.place:
             _explain(exc, self.place, self.unpickling)
         return exc
+
+
+class Unloaded(Exception):
+    """Stands for an exception of a call, in a process that must not rebuild it."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(f"{failure.type_name}: {failure.message}")
 
 
 # --- code that is missing there -----------------------------------------------------------------

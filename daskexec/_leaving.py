@@ -1,73 +1,93 @@
-"""When this worker will end, as it knows itself. Floor 3. Runs on workers.
+"""Leaving an executor's cluster and calls to a keeper: the checks, and the steps. Floor 7.
 
-Dask ends a worker that was started with ``--lifetime`` by a timer of its own. Its exact time is
-found in the event loop, once; what is left is then a subtraction for each task, and nothing at all
-for a worker without lifetime.
+What happens to the calls is in `daskexec._parting`; what the keeper does is in
+`daskexec.keeper`; coming back is in `daskexec._left`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import time
-import weakref
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from typing import Any
 
-import psutil
+from daskexec import _state
+from daskexec._dispatcher import Dispatcher
+from daskexec._kept import KeptCluster
+from daskexec._parcel import Name, Parcel
+from daskexec._parting import Parting
+from daskexec.futures import DaskFuture
 
-from daskexec._lifetimes import SLACK
-
-__all__ = ["lifetime_of", "seconds_left", "when_leaving"]
-
-_ends: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()  # of `time.monotonic`
-
-
-def lifetime_of(worker: Any) -> float:
-    """Return the seconds that a worker was to live from its start; 0 if it has no end."""
-    return float(getattr(worker, "lifetime", None) or 0.0)
+__all__ = ["leave"]
 
 
-def seconds_left(worker: Any) -> float | None:
-    """Return the seconds in which this worker can still run calls; None if it has no end."""
-    lifetime = lifetime_of(worker)
-    return _end(worker, lifetime) - SLACK - time.monotonic() if lifetime else None
+def leave(
+    dispatcher: Dispatcher,
+    kept: KeptCluster | None,
+    name: str,
+    futures: Mapping[str, DaskFuture[Any]] | Iterable[DaskFuture[Any]],
+    idle_timeout: float | str,
+    keep: float | str,
+) -> None:
+    """Do what `DaskExecutor.detach` says, whose arguments and errors these are."""
+    _state.check_name(name)
+    wanted = _by_name(futures, dispatcher)
+    times = {"idle_timeout": _seconds(idle_timeout), "keep": _seconds(keep)}
+    dispatcher.check_open()
+    if kept is None:
+        raise RuntimeError(
+            "this executor cannot be detached: its cluster ends with this process, or was not "
+            "started by it. Clusters of a config can be left, such as "
+            "DaskExecutor(cluster='local') for processes on this machine"
+        )
+    before = {one for one, _, _ in kept.names}
+    for one in wanted:
+        if one in before:
+            raise ValueError(f"a call that was left before is called {one!r} already")
+    old, first = kept.name, kept.reserve(name)
+
+    def deliver(parcel: Parcel) -> None:
+        path = _state.clusters() / name / "parcel"
+        try:
+            parcel.dump(path)
+            kept.keep(**times)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+
+    try:
+        dispatcher.part(Parting(wanted, first, before, deliver), name)
+    except BaseException:
+        if not kept.left:
+            with contextlib.suppress(Exception):
+                kept.reserve(old)
+        raise
 
 
-def _end(worker: Any, lifetime: float) -> float:
-    end = _ends.get(worker)
-    if end is None:
-        end = _ends[worker] = _told_by_timer(worker) or _told_by_process(lifetime)
-    return end
+def _by_name(
+    futures: Mapping[str, DaskFuture[Any]] | Iterable[DaskFuture[Any]], dispatcher: Dispatcher
+) -> dict[Name, DaskFuture[Any]]:
+    pairs = futures.items() if isinstance(futures, Mapping) else enumerate(futures)
+    named: dict[Name, DaskFuture[Any]] = dict(pairs)
+    for name, future in named.items():
+        if not isinstance(name, (str, int)):
+            raise TypeError(f"a future's name must be a str or an int, not {name!r}")
+        if not isinstance(future, Future):
+            raise TypeError(f"futures[{name!r}] is no future but {type(future).__name__}")
+        if getattr(future, "_canceller", None) is not dispatcher:
+            raise ValueError(
+                f"futures[{name!r}] is of another executor; one that `attach` gave out keeps "
+                f"its name and need not be named"
+            )
+    if len(set(map(id, named.values()))) < len(named):
+        raise ValueError("a future is in futures= twice")
+    return named
 
 
-def _told_by_timer(worker: Any) -> float | None:
-    """Find Dask's timer among those of the loop, which counts in the same seconds."""
-    loop: Any = worker.loop.asyncio_loop
-    if type(loop).__module__.split(".")[0] != "asyncio":
-        return None
-    for timer in list(getattr(loop, "_scheduled", ())):
-        for arg in getattr(timer, "_args", None) or ():
-            call = arg.func if isinstance(arg, functools.partial) else arg
-            if call == worker.close_gracefully and isinstance(timer, asyncio.TimerHandle):
-                return float(timer.when())
-    return None
+def _seconds(duration: float | str) -> float:
+    from dask.utils import parse_timedelta
 
-
-def _told_by_process(lifetime: float) -> float:
-    """Count from the start of the process: a little too early is on the safe side."""
-    age = time.time() - psutil.Process().create_time()
-    return float(time.monotonic() + lifetime - age)
-
-
-def when_leaving(worker: Any, ahead: float, do: Callable[[Any], None]) -> None:
-    """Have ``do(worker)`` called on the worker's loop `ahead` seconds before its end, once."""
-    lifetime = lifetime_of(worker)
-    if not lifetime or worker in _told:
-        return
-    _told.add(worker)
-    delay = max(0.0, _end(worker, lifetime) - ahead - time.monotonic())
-    worker.loop.add_callback(worker.loop.call_later, delay, do, worker)
-
-
-_told: weakref.WeakSet[Any] = weakref.WeakSet()
+    seconds = float(parse_timedelta(duration))
+    if seconds <= 0:
+        raise ValueError(f"a duration must be greater than 0, not {duration!r}")
+    return seconds

@@ -577,6 +577,37 @@ class Ledger:
             self.forget(call)
             return True
 
+    def unsent(self) -> tuple[list[Call | Stretch], list[Call]]:
+        """Return what is queued, in order, and what is parked."""
+        with self.changed:
+            queues: Iterable[Iterable[Call | Stretch]] = (
+                self._suspects,
+                self._urgent,
+                *(self._queues[priority] for priority in sorted(self._queues)),
+            )
+            found = [
+                entry
+                for queue in queues
+                for entry in queue
+                if (entry.items if isinstance(entry, Stretch) else entry.stage == QUEUED)
+            ]
+            return found, list(self._parked)
+
+    def adopt(self, task: Task) -> None:
+        """Enter a task that was sent by somebody else."""
+        with self.changed:
+            self._sends += 1
+            task.since = self._sends
+            task.end = len(task.load)
+            self.sent[task.key] = task
+            self.pending += task.end - task.told
+            self.wake()
+
+    def expect(self, count: int) -> None:
+        """Count calls as pending that somebody else sees to, until they are dropped as items."""
+        with self.changed:
+            self.pending += count
+
     def forget_items(self, job: Job) -> list[str]:
         """Drop the items of a cancelled map that are queued.
 

@@ -125,6 +125,9 @@ class Backend(Protocol):
     def alive(self) -> bool:
         """Tell whether the cluster that this backend began with is still there."""
 
+    def loss(self) -> SchedulerLost:
+        """Return the error that says why it is not, for a future: each call makes one."""
+
     def send(
         self,
         ticket: Ticket,
@@ -143,6 +146,12 @@ class Backend(Protocol):
 
     def give_up(self, key: str) -> None:
         """Have nothing more to do with a task, whether it runs or not; does not block."""
+
+    def hold(self, on: bool) -> None:
+        """Let go of nothing that is with the workers, until told otherwise; blocks."""
+
+    def adopt(self, topic: str, keys: list[str]) -> None:
+        """Take over tasks that somebody else has sent, who reports on `topic`; blocks."""
 
     def withdraw(self, keys: list[str]) -> concurrent.futures.Future[set[str]]:
         """Stop tasks that were not begun; the result says which ones will never run."""
@@ -193,6 +202,8 @@ class Line:
         Send a signal to all worker processes, on clusters of our own.
     trouble : callable, optional
         What keeps workers from joining, and whether that is final, on clusters of our own.
+    last_words : callable, optional
+        Why the scheduler is gone, where somebody may know; may block for some seconds.
     fate : callable, optional
         Why a worker, by its address, has gone; "" where nothing is known. May wait for seconds.
     """
@@ -207,8 +218,9 @@ class Line:
         recycle: Callable[[int], None] | None = None,
         signal_workers: Callable[[int], None] | None = None,
         trouble: Callable[[], tuple[bool, str]] | None = None,
+        last_words: Callable[[], str] | None = None,
         fate: Callable[[str], str] | None = None,
     ) -> None:
         self.backend, self.close, self.board, self.trouble = backend, close, board, trouble
         self.death_of, self.recycle, self.signal_workers = death_of, recycle, signal_workers
-        self.fate = fate
+        self.last_words, self.fate = last_words, fate

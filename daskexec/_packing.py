@@ -19,7 +19,7 @@ from daskexec._ledger import Ledger
 from daskexec._pickling import FailedArgument, Functions, Unfinished
 from daskexec._tasks import IN_HAND, Call, Stretch, Task
 
-__all__ = ["Packer"]
+__all__ = ["Packer", "cause"]
 
 
 class Packer:
@@ -52,6 +52,7 @@ class Packer:
     ) -> None:
         self.large = LargeObjects(executor, ledger.newest)
         self._functions = Functions()
+        self._last: tuple[Any, tuple[bytes, bool] | None] | None = None  # `pickle_item`'s
         self._ledger = ledger
         self._park, self._refuse, self._refuse_items = park, refuse, refuse_items
 
@@ -89,7 +90,7 @@ class Packer:
                     self._park(call, exc.future)
                     continue
                 except BaseException as exc:
-                    self._refuse(call, _cause(exc))
+                    self._refuse(call, cause(exc))
                     continue
                 call.blob, call.carried = blob, carried
                 call.fn = call.args = call.kwargs = None
@@ -159,7 +160,41 @@ class Packer:
             job.fill(stretch.first, [call.future])
             self._park(call, problem.future)
             return
-        self._refuse_items(stretch[:1], _cause(problem))
+        self._refuse_items(stretch[:1], cause(problem))
+
+    # -- for a keeper ----------------------------------------------------------------------------
+
+    def pickle_alone(self, call: Call) -> None:
+        """Pickle a queued call, if it is not yet; refuse it if it cannot be.
+
+        Raises Unfinished where a future among its arguments is not done.
+        """
+        if call.blob is not None:
+            return
+        try:
+            blob, carried, large = self.pickle_item(
+                call.fn, call.args, call.future._number, call.kwargs
+            )
+        except Unfinished:
+            raise
+        except BaseException as exc:
+            self._refuse(call, cause(exc))
+            return
+        call.blob, call.carried, call.large = blob, carried, large
+        call.fn = call.args = call.kwargs = None
+
+    def pickle_item(
+        self, fn: Any, args: Any, number: int | None, kwargs: Any = None
+    ) -> tuple[bytes, tuple[bytes, bool] | None, Sequence[Large]]:
+        """Pickle a call; raises whatever keeps it from being pickled."""
+        if self._last is None or self._last[0] is not fn:
+            self._last = fn, self._functions.carry(fn)
+        carried = self._last[1]
+        kwargs = kwargs or {}
+        blob, large = self.large.dump(
+            (fn, args, kwargs) if carried is None else (args, kwargs), number
+        )
+        return blob, carried, large
 
     @staticmethod
     def load_of(task: Task) -> Load:
@@ -170,7 +205,7 @@ class Packer:
         return _load_of(task.load)
 
 
-def _cause(problem: BaseException) -> BaseException:
+def cause(problem: BaseException) -> BaseException:
     """Return what a call fails with that could not be pickled."""
     return problem.error if isinstance(problem, FailedArgument) else problem
 

@@ -25,6 +25,8 @@ class _QuietThreads(logging.Filter):
 
 
 for _name in (
+    "distributed.active_memory_manager",
+    "distributed.diskutils",
     "distributed.scheduler",
     "distributed.core",
     "distributed.client",

@@ -31,10 +31,10 @@ from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
 from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
-from daskexec._leaving import lifetime_of, seconds_left, when_leaving
 from daskexec._lifetimes import CUT, SLACK, fits
 from daskexec._pickling import load, running
 from daskexec._run import Run, failure_of, run_with_globals
+from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
     "InitializerPlugin",
@@ -125,7 +125,7 @@ def _begin(watch: _Watch) -> Outcome | None:
             del _withdrawn[key]
             return Outcome("withdrawn", [])
         if remaining is not None and not _has_time(watch, remaining):
-            return _leaving(watch.worker, remaining)
+            return _too_late(watch.worker, remaining)
         if _board is not None and ticket.slot >= 0:
             if not _board.has_turn(ticket.slot, ticket.turn):
                 return Outcome("withdrawn", [])  # settled already: nobody waits for it
@@ -146,7 +146,7 @@ def _begin(watch: _Watch) -> Outcome | None:
 def _has_time(watch: _Watch, remaining: float) -> bool:
     """Tell whether this worker lives long enough for a task; hand back what is too much of it."""
     run, lifetime = watch.run, lifetime_of(watch.worker)
-    when_leaving(watch.worker, CUT, _cut_all)
+    before_end(watch.worker, CUT, _cut_all)
     each = run.ticket.needs / max(run.calls, 1)
     if remaining <= 0:
         return False
@@ -167,7 +167,7 @@ def _refuse_slowly(worker: Any) -> None:
     time.sleep(min(max(0.0, due - now), _REFUSALS))
 
 
-def _leaving(worker: Any, remaining: float) -> Outcome:
+def _too_late(worker: Any, remaining: float) -> Outcome:
     told = (remaining, lifetime_of(worker))
     return Outcome("leaving", [worker.address.encode()], count=0, seconds=told)
 

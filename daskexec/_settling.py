@@ -7,10 +7,12 @@ done-callbacks have a thread of their own, so one may be slow, or wait for anoth
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import logging
 import os
 import queue
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,8 +21,8 @@ from typing import Any
 
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
-from daskexec._endings import Answer, Endings, Relief, name_of, place_of
-from daskexec._failures import Failure
+from daskexec._endings import Answer, Endings, Relief, name_of
+from daskexec._failures import Failure, Unloaded
 from daskexec._frames import load_result
 from daskexec._ledger import Ledger
 from daskexec._messages import (
@@ -35,13 +37,14 @@ from daskexec._messages import (
     Surveyed,
     Threads,
 )
+from daskexec._parcel import loaded
 from daskexec._patience import Patience
 from daskexec._pickling import load
 from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
 
-__all__ = ["CHECK", "Settler", "like"]
+__all__ = ["CHECK", "Arrived", "Settler", "like"]
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed initializer
 
@@ -49,6 +52,20 @@ _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed
 CHECK = object()
 
 ErrorFactory = Callable[[], BaseException]
+
+
+class Arrived:
+    """A message to the settle thread: what a call came to that a keeper has seen to."""
+
+    def __init__(self, future: DaskFuture[Any], body: Body | None) -> None:
+        self.future, self.body = future, body
+
+
+class _Pause:
+    """A message to the settle thread: do nothing for a while."""
+
+    def __init__(self) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
 
 
 class Settler:
@@ -60,6 +77,15 @@ class Settler:
     patience : Patience
     give_up : callable
         Breaks the executor; takes a function that makes the error, for each future anew.
+    opaque : bool
+        Load nothing that comes from a call: values stay bytes, and errors `Unloaded`.
+
+    Attributes
+    ----------
+    relieving : bool
+        Whether to take from workers what waits behind slow calls.
+    reliefs : set
+        What was asked of workers to that end, and has not come back.
     """
 
     def __init__(
@@ -67,6 +93,7 @@ class Settler:
         ledger: Ledger,
         patience: Patience,
         give_up: Callable[[ErrorFactory], None],
+        opaque: bool = False,
     ) -> None:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.callbacks: queue.SimpleQueue[DaskFuture[Any] | None] = queue.SimpleQueue()
@@ -75,6 +102,21 @@ class Settler:
         self._give_up = give_up
         self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
         self._warned: set[str] = set()  # packages of which versions differ
+        self._opaque = opaque
+        self._load_error = Unloaded if opaque else Failure.load
+        self.relieving = True
+        self.reliefs: set[concurrent.futures.Future[dict[str, Any]]] = set()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have the settle thread do nothing, once it is through with what has come so far."""
+        pause = _Pause()
+        self.inbox.put(pause)
+        pause.begun.wait()
+        try:
+            yield
+        finally:
+            pause.over.set()
 
     def settle(self) -> None:
         """Handle messages until a None comes: the settle thread."""
@@ -104,8 +146,7 @@ class Settler:
                 self._ledger.threads = message.count
                 self._ledger.wake()
         elif isinstance(message, Lost):
-            error = message.error
-            self._give_up(like(error))
+            self._give_up(like(self._explained(message.error)))
         elif isinstance(message, Answer):
             answer = message.answer
             if not answer.cancelled() and answer.exception() is None:
@@ -121,6 +162,11 @@ class Settler:
             self.endings.cut(message)
         elif isinstance(message, Ends):
             self.endings.learn(message)
+        elif isinstance(message, Arrived):
+            self._arrived(message)
+        elif isinstance(message, _Pause):
+            message.begun.set()
+            message.over.wait()
         self._check()
 
     def _check(self) -> None:
@@ -128,7 +174,8 @@ class Settler:
         if line is None or not self._patience.due():
             return
         if not line.backend.alive():
-            self._give_up(lambda: BrokenExecutor("the cluster of this executor was lost"))
+            lost = self._explained(line.backend.loss())
+            self._give_up(like(lost))
             return
         final, known = line.trouble() if line.trouble is not None else (False, "")
         complaint = known if final else None
@@ -139,6 +186,12 @@ class Settler:
         if complaint is not None:
             reason = complaint
             self._give_up(lambda: BrokenExecutor(reason))
+
+    def _explained(self, loss: BaseException) -> BaseException:
+        """Add to the loss of the cluster what those who started it know of its end."""
+        line = self.line
+        words = line.last_words() if line is not None and line.last_words is not None else ""
+        return type(loss)(f"{loss}. {words}") if words else loss
 
     def _started(self, message: Started) -> None:
         if self.endings.begun_anew(message):
@@ -158,7 +211,7 @@ class Settler:
             self._ledger.again(task)  # what the worker has handed back
         elif outcome.kind == "initializer":
             assert isinstance(outcome.bodies[0], Failure)
-            error = outcome.bodies[0].load()
+            error = self._load_error(outcome.bodies[0])
             _LOG.critical("Exception in initializer:", exc_info=error)
             self._give_up(lambda: _initializer_failed(error))
         elif outcome.kind == "refused":
@@ -173,21 +226,29 @@ class Settler:
         """Settle those members of a task of which an outcome tells."""
         ledger, load_, bodies = self._ledger, task.load, outcome.bodies
         if task.options.retries and bodies and isinstance(bodies[0], Failure):
-            self._over_or_again(task, bodies[0].load())  # it was alone
+            self._over_or_again(task, self._load_error(bodies[0]))  # it was alone
             return
         with ledger.changed:
             self._observe(task, outcome)
             start, stop = ledger.told(task, outcome.first, outcome.count)
         if start == stop:
             return
-        plain = not isinstance(bodies, list)
-        news: list[Any] = bodies if isinstance(bodies, list) else load(bodies)
+        plain = not isinstance(bodies, list) and not self._opaque
+        news: list[Any] = load(bodies) if plain else outcome.unpacked()
         if stop - start < len(news):
             news = news[start - outcome.first : stop - outcome.first]
         if isinstance(load_, Stretch):
             load_.job.fill(load_.first + start, news, plain=plain)
         else:
-            finish_all(_loaded(load_[start:stop], news))
+            finish_all((_unloaded if self._opaque else _loaded)(load_[start:stop], news))
+
+    def _arrived(self, message: Arrived) -> None:
+        if message.body is None:
+            message.future._cancel_now()
+        else:
+            value, error = loaded(message.body)
+            message.future._finish(value=value, error=error)
+        self._ledger.drop_items(1)
 
     def _observe(self, task: Task, outcome: Outcome) -> None:
         """Tell the policy the run times that are news; with the ledger's lock held."""
@@ -210,7 +271,7 @@ class Settler:
         """A call takes long: have what waits behind it done elsewhere."""
         line = self.line
         task = self._ledger.sent.get(message.key)
-        if task is None or line is None or not line.backend.alive():
+        if task is None or line is None or not line.backend.alive() or not self.relieving:
             return
         task.slow = True
         with self._ledger.changed:
@@ -220,9 +281,11 @@ class Settler:
                 others = []  # nobody is free to take them
         keys = [other.key for other in others]
         answer = line.backend.relieve(message.key, message.worker, keys)
+        self.reliefs.add(answer)
         answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, others)))
 
     def _relieved(self, relief: Relief) -> None:
+        self.reliefs.discard(relief.answer)
         if relief.answer.cancelled() or relief.answer.exception() is not None:
             return  # the worker is gone, or going: its tasks come back in another way
         answer = relief.answer.result()
@@ -287,19 +350,20 @@ class Settler:
             task.calls[0].suspect = True
             self._ledger.again(task, ran=True)
         else:
-            started = task.started
-            worker, host = place_of(started)
-            died = WorkerDied(
-                name_of(task), worker, host, self._fate_of(task, message.error), _begun(task)
-            )
+            worker, host, fate = self._last_of(task, message.error)
+            died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
             self._over_or_again(task, died)
 
-    def _fate_of(self, task: Task, error: BaseException) -> str:
-        """Say what is known of the end of the worker that Dask gave a task up for."""
-        last = getattr(error, "last_worker", None)  # the one that the last attempt was sent to
-        address = getattr(last, "address", None) or (task.started and task.started.worker)
+    def _last_of(self, task: Task, error: BaseException) -> tuple[str, str, str]:
+        """Return name and host of the last worker of a task that Dask gave up, and its fate."""
+        last = getattr(error, "last_worker", None)
+        started = task.started
+        name, address = (started.name, started.worker) if started else ("", "")
+        if last is not None:
+            name, address = str(last.name), last.address
         fate = self.line.fate(address) if self.line and self.line.fate and address else ""
-        return f"the connection to it was lost{'; ' * bool(fate)}{fate}"
+        host = address.rpartition(":")[0].rpartition("/")[2]
+        return name, host, fate or "the connection to it was lost"
 
     def withdrawn(self, keys: set[str], task: Task) -> None:
         """Take a task back if it is among those that no worker will run."""
@@ -366,6 +430,17 @@ def _loaded(
     loaded.reverse()
     while loaded:
         yield loaded.pop()
+
+
+def _unloaded(
+    calls: list[Call], bodies: list[Body]
+) -> Iterator[tuple[DaskFuture[Any], Any, BaseException | None]]:
+    """As `_loaded`, with nothing loaded."""
+    for call, body in zip(calls, bodies, strict=True):
+        if isinstance(body, Failure):
+            yield call.future, None, Unloaded(body)
+        else:
+            yield call.future, body, None
 
 
 def _begun(task: Task) -> int:

@@ -84,7 +84,7 @@ class Found:
 
     @classmethod
     def of_dask(cls, told: Any) -> Found | None:
-        """Read what Dask says of its versions: neither where that is, nor by which Python."""
+        """Read what Dask says when asked for versions: neither where, nor by which Python."""
         try:
             there = {name: version for name, version in told["packages"].items() if version}
             python = ".".join(there.pop("python").split(".")[:3])

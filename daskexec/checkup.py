@@ -194,7 +194,7 @@ def _facts(marks: dict[str, tuple[str, str]]) -> dict[str, Any]:
     import psutil
     from distributed import get_worker
 
-    from daskexec._leaving import lifetime_of, seconds_left
+    from daskexec._worker_end import lifetime_of, seconds_left
 
     worker = get_worker()
     user = str(os.getuid())

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from daskexec import _kept
 from daskexec._checks import scheduler_address
+from daskexec._kept import KeptCluster
 from daskexec._link import SpawnerLink
 from daskexec.config import ClusterConfig, load_config
 
 if TYPE_CHECKING:
     from daskexec._messages import Line
+    from daskexec.kinds import RunningCluster
 
 __all__ = [
     "CONNECT_TIMEOUT",
     "Connect",
+    "Ended",
     "Opened",
+    "inherited",
     "open_client",
     "own",
     "resolve",
@@ -40,6 +47,9 @@ _SELDOM = 1_000_000
 
 Connect: TypeAlias = "Callable[[Callable[[Any], None]], Line]"
 
+#: Kinds that need no process of their own: nothing of them could be left.
+_IN_PROCESS = ("threads", "scheduler")
+
 
 def resolve(cluster: Any) -> Any:
     """Return what the user names as the cluster, with a config's name or file loaded.
@@ -51,7 +61,7 @@ def resolve(cluster: Any) -> Any:
     ConfigError
         The config of that name cannot be right, or there is none.
     """
-    if cluster is None or isinstance(cluster, ClusterConfig):
+    if cluster is None or isinstance(cluster, (ClusterConfig, KeptCluster, Ended)):
         return cluster
     if isinstance(cluster, str):
         return scheduler_address(cluster) or load_config(cluster)
@@ -152,6 +162,27 @@ def _close_at_once(client: Any) -> None:
     client.close()
 
 
+def _close_quietly(client: Any) -> None:
+    """Close a client; where it has lost its scheduler, without Dask's word on its giving up.
+
+    Dask logs a traceback when the attempt to connect anew is cancelled. The futures carry the
+    loss already.
+    """
+
+    from asyncio import CancelledError
+
+    def no_cancel(record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return not (kind is not None and issubclass(kind, CancelledError))
+
+    logger = logging.getLogger("distributed.client")
+    logger.addFilter(no_cancel)
+    try:
+        client.close()
+    finally:
+        logger.removeFilter(no_cancel)
+
+
 @contextlib.contextmanager
 def _few_collections() -> Iterator[None]:
     """Import without the garbage collector going over the ever growing heap again and again.
@@ -188,15 +219,21 @@ class Opened:
         As of `daskexec.kinds.RunningCluster`, where the cluster was started from a config.
     start_timeout : float, optional
         Seconds to wait for a worker, where the cluster's config says so.
+    last_words : callable, optional
+        Why the scheduler is gone, where the cluster was started from a config and may know.
     fate : callable, optional
         As of `daskexec.kinds.RunningCluster`.
+    kept : KeptCluster, optional
+        The cluster, where a keeper has it: it can be left.
     """
 
     client: Any
     close: Callable[[], None]
     trouble: Callable[[], tuple[bool, str]] | None = None
     start_timeout: float | None = None
+    last_words: Callable[[], str] | None = None
     fate: Callable[[str], str] | None = None
+    kept: KeptCluster | None = None
 
 
 def shared(executor: str, opened: Opened) -> Connect:
@@ -207,7 +244,13 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._messages import Line
 
         backend = DaskBackend(opened.client, executor, report)
-        return Line(backend, opened.close, trouble=opened.trouble, fate=opened.fate)
+        return Line(
+            backend,
+            opened.close,
+            trouble=opened.trouble,
+            last_words=opened.last_words,
+            fate=opened.fate,
+        )
 
     return connect
 
@@ -228,6 +271,8 @@ def open_client(
     """
     if _is_client(cluster):
         return Opened(cluster, _nothing)
+    if isinstance(cluster, KeptCluster):
+        return _connect(cluster.config, cluster, timeout)
     if isinstance(cluster, ClusterConfig):
         if insecure:
             cluster = replace(cluster, insecure=True)
@@ -243,14 +288,28 @@ def open_client(
         with only_what_was_asked_for():
             client = Client(cluster, set_as_default=False)
     send_at_once(client)
-    return Opened(client, client.close)
+    return Opened(client, lambda: _close_quietly(client))
 
 
 def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None) -> Opened:
-    from daskexec._security import connected
-    from daskexec.kinds import open_cluster
+    if config.kind in _IN_PROCESS:
+        from daskexec.kinds import open_cluster
 
-    running = open_cluster(config, max_workers)
+        return _connect(config, open_cluster(config, max_workers), timeout)
+    kept = _kept.start(config, max_workers)
+    try:
+        with _few_collections():
+            import distributed  # noqa: F401  # while the keeper does so too
+        kept.wait_until_open()
+    except BaseException:
+        kept.close()
+        raise
+    return _connect(config, kept, timeout)
+
+
+def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> Opened:
+    from daskexec._security import connected
+
     try:
         options = {"timeout": timeout, **config.client_kwargs}
         with config.in_force():
@@ -262,11 +321,43 @@ def _open_config(config: ClusterConfig, timeout: float, max_workers: int | None)
 
     def close() -> None:
         try:
-            client.close()
+            _close_quietly(client)
         finally:
             running.close()
 
-    return Opened(client, close, running.trouble, config.start_timeout, running.fate)
+    return Opened(
+        client,
+        close,
+        running.trouble,
+        config.start_timeout,
+        last_words=getattr(running, "last_words", None),
+        fate=running.fate,
+        kept=running if isinstance(running, KeptCluster) else None,
+    )
+
+
+def inherited(executor: str, client: Any, running: RunningCluster) -> Connect:
+    """Use a client, which stays open, for calls that another process has left."""
+
+    def connect(report: Callable[[Any], None]) -> Line:
+        from daskexec._backend import DaskBackend
+        from daskexec._messages import Line
+
+        backend = DaskBackend(client, executor, report, inherits=True)
+        return Line(backend, _nothing, trouble=running.trouble, fate=running.fate)
+
+    return connect
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Stands for a cluster that was left and has ended: calls are refused."""
+
+    reason: str
+
+    def connect(self, report: Callable[[Any], None]) -> Line:
+        """Say so."""
+        raise BrokenExecutor(self.reason)
 
 
 def threads_of(client: Any) -> int:

@@ -12,9 +12,13 @@
     │   ├── ClusterUnreachable               nobody answered at the address, or not in TLS
     │   └── InsecureConnection               plaintext to another machine was not asked for
     ├── ValueError
-    │   └── ConfigError                      a cluster config that cannot be right
+    │   ├── ConfigError                      a cluster config that cannot be right
+    │   └── GraphError                       a graph of properties that cannot be computed
+    │       └── GraphCycle                   properties that need themselves; a graphlib.CycleError
     ├── RuntimeError
-    │   └── ClusterStartFailed               a cluster could not be started: what the queue said
+    │   ├── ClusterStartFailed               a cluster could not be started: what the queue said
+    │   │   └── PackageMissing               as a package is not installed; a ModuleNotFoundError
+    │   └── Detached                         the call runs on, with a cluster that was left
     ├── RemoteError                          an exception that cannot be rebuilt in this process
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
@@ -30,15 +34,20 @@ from __future__ import annotations
 
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
+from graphlib import CycleError
 from typing import Any
 
 __all__ = [
     "ClusterStartFailed",
     "ClusterUnreachable",
     "ConfigError",
+    "Detached",
     "ExecutorWarning",
+    "GraphCycle",
+    "GraphError",
     "InitializerFailed",
     "InsecureConnection",
+    "PackageMissing",
     "RemoteError",
     "RemoteTraceback",
     "SchedulerLost",
@@ -131,6 +140,82 @@ class ConfigError(ValueError):
 
 class ClusterStartFailed(RuntimeError):
     """A cluster could not be started; the message has the queue's, or the host's, own words."""
+
+
+class PackageMissing(ClusterStartFailed, ModuleNotFoundError):
+    """A kind of cluster needs a package that is not installed; the message says which, and how.
+
+    Attributes
+    ----------
+    name : str
+        Of the package, as it is imported.
+    """
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.name)
+
+
+class Detached(RuntimeError):
+    """The executor was left: the call runs on, and what it comes to is had by attaching.
+
+    Attributes
+    ----------
+    cluster : str
+        The name that it was left by: ``DaskExecutor.attach(cluster)``.
+    name : str, int or None
+        What the call is asked for by: ``.futures[name]``; None where that is not known.
+    """
+
+    def __init__(self, cluster: str, name: str | int | None = None) -> None:
+        self.cluster, self.name = cluster, name
+        what = "this executor was detached" if name is None else "the call runs on, detached"
+        futures = "futures" if name is None else f"futures[{name!r}]"
+        super().__init__(
+            f"{what}: DaskExecutor.attach({cluster!r}).{futures} has what comes of it"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.cluster, self.name)
+
+
+class GraphError(ValueError):
+    """A graph of properties cannot be computed as asked; nothing was submitted.
+
+    Attributes
+    ----------
+    path : tuple of str
+        From the property asked for to what is missing, each needing the next; empty where
+        the error has no path.
+    """
+
+    def __init__(self, message: str, path: tuple[str, ...] = ()) -> None:
+        self.path = path
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.path)
+
+
+class GraphCycle(GraphError, CycleError):
+    """Properties need themselves.
+
+    A ``graphlib.CycleError``: ``args[1]`` is the list of names around the circle, the first
+    being the last, each needed by the next.
+    """
+
+    def __init__(self, message: str, circle: list[str]) -> None:
+        super().__init__(message, tuple(reversed(circle)))
+        self.args = (message, circle)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args
 
 
 class RemoteError(Exception):

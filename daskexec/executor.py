@@ -10,10 +10,10 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from time import monotonic
-from typing import Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 # The dispatcher and what it needs are imported when the first executor is made: the process
 # that starts the workers, which a first result waits for, is started before.
@@ -22,6 +22,10 @@ from daskexec._batching import BatchPolicy, Sharing
 from daskexec._checks import check_chunksize, check_count
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
+
+if TYPE_CHECKING:
+    from daskexec._kept import KeptCluster
+    from daskexec._left import KeptCalls
 
 __all__ = ["DaskExecutor"]
 
@@ -146,6 +150,9 @@ class DaskExecutor(Executor):
                         f"{name} is for workers that this executor starts itself; with "
                         f"cluster=... set it where the cluster is started"
                     )
+        self._futures: dict[Any, DaskFuture[Any]] = {}
+        self._kept: KeptCluster | None = None
+        self._calls: KeptCalls | None = None
         blob = None
         if initializer is not None:
             from daskexec._pickling import dump
@@ -165,9 +172,12 @@ class DaskExecutor(Executor):
             options = {name: value for name, (value, _) in own.items()}
             connect = clusters.own(self._id, self._max_workers, options)
             self._client: Any = None
+        elif isinstance(cluster, clusters.Ended):
+            self._max_workers, self._client = max_workers or 1, None
+            connect = cluster.connect
         else:
             opened = clusters.open_client(cluster, connect_timeout, max_workers, insecure)
-            self._client = opened.client
+            self._client, self._kept = opened.client, opened.kept
             self._max_workers = max_workers or max(1, clusters.threads_of(opened.client))
             connect = clusters.shared(self._id, opened)
             if worker_timeout is None:
@@ -407,6 +417,97 @@ class DaskExecutor(Executor):
         self._dispatcher.upload(bundle)
         return list(bundle.modules)
 
+    def detach(
+        self,
+        name: str,
+        *,
+        futures: Mapping[str, DaskFuture[Any]] | Iterable[DaskFuture[Any]] = (),
+        idle_timeout: float | str = "1h",
+        keep: float | str = "7d",
+    ) -> None:
+        """Leave the cluster and all pending calls to run on, and shut this executor down.
+
+        ``DaskExecutor.attach(name)`` gets back both, from any process of the same user on this
+        host, after this one has ended too. Until then a process of its own sees to the calls.
+
+        Parameters
+        ----------
+        name : str
+            What to leave it as: letters, digits, ``-``, ``_`` and ``.``.
+        futures : mapping or iterable of DaskFuture
+            Of this executor, pending or done: ``attach(name).futures`` has them under the same
+            names, or as 0, 1, 2 and so on. Pending calls that are not among them run as well,
+            and are there as ``function-number``, items of a map as ``function[index]``.
+        idle_timeout : float or str
+            Seconds, or such as ``"30m"``, that the cluster is kept without work and without
+            anybody attached. Then it ends; results stay.
+        keep : float or str
+            How long results are kept after the last process has left. The cluster ends then
+            at the latest, whatever it does. So nothing is left for ever.
+
+        Raises
+        ------
+        ValueError
+            The name cannot be, or is in use; a future is of another executor.
+        RuntimeError
+            The cluster was not started from a config, so nobody but this process keeps it; or
+            calls wait for futures among their arguments. The executor goes on.
+
+        Notes
+        -----
+        Returns when the other process has everything. The futures of pending calls here then
+        raise `Detached`; what cannot be pickled has failed its own. Each call still runs once.
+        """
+        from daskexec import _leaving
+
+        _leaving.leave(self._dispatcher, self._kept, name, futures, idle_timeout, keep)
+
+    @classmethod
+    def attach(cls, name: str) -> DaskExecutor:
+        """Return an executor on a cluster that was left by `detach`, and its calls.
+
+        Parameters
+        ----------
+        name : str
+            What it was left as.
+
+        Returns
+        -------
+        DaskExecutor
+            As if it had been made here: `shutdown` waits for all calls, those of `futures`
+            too, and ends the cluster; what they came to is then no longer kept. If this
+            process ends without that, or by a crash, the cluster and its calls are left as they
+            were before, and new calls are lost. `detach` leaves it again. Where the cluster
+            has ended, `futures` has the results that were kept, and calls are refused.
+
+        Raises
+        ------
+        ValueError
+            Nothing was left by that name; says which names there are.
+        RuntimeError
+            Another process has attached it.
+        ClusterUnreachable
+            It was left on another host, or does not answer.
+        """
+        from daskexec import _kept, _left
+
+        entry = _kept.look_up(name)
+        if entry.ended is not None:
+            futures, why = _left.ended_futures(entry)
+            executor = cls(cluster=clusters.Ended(why))
+            executor._futures = futures
+            return executor
+        kept = _kept.attach(entry)
+        executor = cls(cluster=kept)
+        executor._calls = calls = _left.KeptCalls(kept, executor._dispatcher)
+        executor._futures = calls.futures
+        return executor
+
+    @property
+    def futures(self) -> dict[Any, DaskFuture[Any]]:
+        """The calls that were left with the cluster, by name; none unless by `attach`."""
+        return dict(self._futures)
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; end what this executor has started when all are done.
 
@@ -418,6 +519,8 @@ class DaskExecutor(Executor):
         cancel_futures : bool
             Cancel the calls that have not begun.
         """
+        if cancel_futures and self._calls is not None:
+            self._calls.cancel_all()
         self._dispatcher.shutdown(wait, cancel_futures)
 
     def terminate_workers(self) -> None:

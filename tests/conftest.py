@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +19,20 @@ if _SUPPORT not in sys.path:
 from daskexec_testing.gates import Gates  # noqa: E402
 from daskexec_testing.leaks import Snapshot  # noqa: E402
 
+_STATE = pytest.StashKey[str]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "leaves(reason): the test is known to leave something behind; not checked"
     )
+
+    # Where running clusters are written down: not in the user's own folder.
+    os.environ["XDG_STATE_HOME"] = config.stash[_STATE] = tempfile.mkdtemp(prefix="daskexec-test-")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[_STATE], ignore_errors=True)
 
 
 def pytest_sessionfinish() -> None:

@@ -19,15 +19,35 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
-def clusters(as_json: bool) -> None:
-    """List the cluster configs that can be had by name.
+@click.option(
+    "--running", is_flag=True,
+    help="List what runs, and what has ended and left results, in place of configs.",
+)  # fmt: skip
+@click.option(
+    "--stop", "name", metavar="NAME",
+    help="End the running cluster of that name; of one that has ended, remove the results.",
+)  # fmt: skip
+def clusters(as_json: bool, running: bool, name: str | None) -> None:
+    """List the cluster configs that can be had by name, or what runs.
 
     For each: its name, what it starts, its description, its file, and the files of the same
     name that it hides. A file that is no config is listed with what is wrong.
 
     Where they are looked for, in order: $DASKEXEC_CONFIG_DIR, ~/.config/daskexec,
     /etc/daskexec, and those that come with daskexec.
+
+    With --running, for each cluster that was started from a config by this user: its name,
+    its kind, the address of its scheduler, since when it runs, who uses it, how many of the
+    calls that were left with it are done, and when it will end.
     """
+    if name is not None or running:
+        from daskexec.cli.running import list_running, stop
+
+        if name is not None:
+            stop(name)
+        if running:
+            list_running(as_json)
+        return
     rows = _rows()
     if as_json:
         click.echo(json.dumps(rows, indent=1))

@@ -104,7 +104,7 @@ def logs(
       daskexec logs --demo --executor processes
       daskexec logs access.log access.log.*.gz
       daskexec logs -e processes -w 8 /var/log/nginx/access.log
-      daskexec logs -e tcp://scheduler:8786 --json /shared/logs/* > report.json
+      daskexec logs -e tls://scheduler:8786 --json /shared/logs/* > report.json
 
     Exit status: 0 if all went well, 1 if a file could not be counted, 2 for a usage
     error, 130 if interrupted.

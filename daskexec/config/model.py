@@ -55,7 +55,7 @@ class ClusterConfig:
     kind: Kind
     source: str = field(default="", compare=False)
     description: str = ""
-    cluster_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    cluster_kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)  # has passwords
     client_kwargs: Mapping[str, Any] = field(default_factory=dict)
     dask_config: Mapping[str, Any] = field(default_factory=dict)
     scale: Mapping[str, int] = field(default_factory=dict)

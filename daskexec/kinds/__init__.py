@@ -7,12 +7,15 @@ starts schedulers, submits jobs, watches them, and ends all of it. The libraries
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+from types import ModuleType
 from typing import Any, Protocol
 
 from daskexec.config import ClusterConfig
+from daskexec.errors import PackageMissing
 
-__all__ = ["RunningCluster", "open_cluster"]
+__all__ = ["RunningCluster", "needs", "open_cluster"]
 
 
 class RunningCluster(Protocol):
@@ -24,6 +27,12 @@ class RunningCluster(Protocol):
         Of its scheduler, for clients.
     security : distributed.Security or None
         With which clients connect to it.
+
+    Notes
+    -----
+    A cluster may have more to say than this: where it has a method ``last_words() -> str``, that
+    is called once when the connection to its scheduler was lost, and says why; it may block for
+    some seconds.
     """
 
     address: str
@@ -40,7 +49,10 @@ class RunningCluster(Protocol):
         """Return what is known of why a worker, by address or name, has gone; else ""."""
 
     def scale(self, workers: int) -> None:
-        """Ask for so many workers altogether; returns when they were asked for."""
+        """Ask for so many workers altogether; returns when they were asked for.
+
+        ConfigError where the cluster is of a fixed size.
+        """
 
     def close(self) -> None:
         """End all that was started and leave nothing behind; blocks. A second one returns."""
@@ -78,8 +90,36 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
         It could not be started; nothing is left of it.
     ClusterUnreachable
         There is no scheduler, gateway or host at the address in the config.
+    PackageMissing
+        A package that this kind needs is not installed. A ``ClusterStartFailed``.
     """
     module = importlib.import_module(f"daskexec.kinds.{_HOMES[config.kind]}")
-    with config.in_force():  # what is started here, and its processes, read their settings now
+    with contextlib.ExitStack() as settings:
+        settings.enter_context(
+            config.in_force()
+        )  # read by what is started here, and its processes
         opened: RunningCluster = module.open_cluster(config, workers)
+        keep = getattr(opened, "keep", None)  # of a scheduler in this process, until its close
+        if keep is not None:
+            keep(settings.pop_all())
     return opened
+
+
+def needs(package: str, *, extra: str, kind: str) -> ModuleType:
+    """Import and return a package that a kind of cluster needs.
+
+    Raises
+    ------
+    PackageMissing
+        It is not installed; the message says how to install it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as exc:
+        missing = exc.name or package
+        inner = "" if package.startswith(missing) else f" ({package} imports it)"
+        raise PackageMissing(
+            f"a cluster of kind {kind!r} needs the package {missing}{inner}, and it is not "
+            f"installed here: pip install 'daskexec[{extra}]'",
+            missing,
+        ) from None

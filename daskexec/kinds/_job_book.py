@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from daskexec.kinds._job_logs import log_tail
+from daskexec.kinds._job_logs import log_tail, process_end
 from daskexec.kinds._queue_status import GONE, SUBMITTED, JobState, tell
 
 __all__ = ["Job", "JobBook"]
@@ -45,6 +45,7 @@ class Job:
     missed: int = 0
     unwanted: bool = False  # we have cancelled it
     log: str = ""  # where its log is and how it ends, once it has ended
+    lost: bool = False  # we have cancelled it, as its workers had gone
 
     @property
     def ended(self) -> bool:
@@ -68,6 +69,7 @@ class JobBook:
         self, logs: Path, lost_after: float = 15.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.address = ""  # of the scheduler
+        self.wake = threading.Event()  # set when the queue should be asked now
         self.closing = threading.Event()
         self._logs, self._lost_after, self._clock = logs, lost_after, clock
         self._lock = threading.Lock()  # guards all below
@@ -89,6 +91,7 @@ class JobBook:
             self._jobs[name] = Job(name, job, self._clock())
             self._refusals.clear()
             self._forget()
+            self.wake.set()
 
     def refused(self, why: str) -> None:
         """Note that the queue has not taken a job."""
@@ -104,6 +107,7 @@ class JobBook:
                 self._homes[address] = job
                 job.workers.add(address)
                 job.joined, job.left_at = True, None
+                self.looked.notify_all()
                 self._early.clear()
                 self._not_before = 0.0
 
@@ -113,8 +117,10 @@ class JobBook:
             job = self._homes.get(address)
             if job is not None:
                 job.workers.discard(address)
-                if not job.workers:
+                self.looked.notify_all()
+                if not job.workers and not job.unwanted:
                     job.left_at = self._clock()
+                    self.wake.set()
 
     def cancelled(self, name: str) -> bool:
         """Note that we do not want a job any more; tell whether it may be in the queue."""
@@ -122,6 +128,7 @@ class JobBook:
             job = self._jobs.get(name)
             if job is None:
                 return False
+            job.lost |= not job.ended and self._is_lost(job)
             job.unwanted = True
             return not job.ended or job.state.stays
 
@@ -158,6 +165,8 @@ class JobBook:
             state = GONE
         else:
             job.missed = 0
+        if job.lost and state.phase == "ended":  # by us: not what was wrong with it
+            state = JobState("ended", job.state.words)
         job.state = state
         if state.phase == "running" and job.running_since is None:
             job.running_since = self._clock()
@@ -201,21 +210,22 @@ class JobBook:
             open_ = [job for job in self._jobs.values() if not job.ended]
             if open_ and all(job.workers for job in open_):
                 return 15.0
+            if any(job.left_at is not None and not job.workers for job in open_):
+                return 1.0
             newest = max((job.since for job in open_), default=self._clock())
             return 2.0 if self._clock() - newest < 60 else 5.0
 
     def to_drop(self) -> list[str]:
         """Return the names of the jobs that have ended, or have lost their workers for good."""
-        now = self._clock()
         with self._lock:
             return [
                 job.name
                 for job in self._jobs.values()
-                if not job.unwanted
-                and (
-                    job.ended or (job.left_at is not None and now - job.left_at > self._lost_after)
-                )
+                if not job.unwanted and (job.ended or self._is_lost(job))
             ]
+
+    def _is_lost(self, job: Job) -> bool:
+        return job.left_at is not None and self._clock() - job.left_at > self._lost_after
 
     def addresses(self, names: Iterable[str]) -> list[str]:
         """Return the addresses of the workers that jobs have now."""
@@ -241,14 +251,14 @@ class JobBook:
         """Say why no job will ever work, if so: with the lock held."""
         if any(job.workers for job in self._jobs.values()):
             return None
-        open_ = any(not job.ended and not job.unwanted for job in self._jobs.values())
-        if len(self._early) >= ENOUGH:
+        phases = {job.state.phase for job in self._jobs.values() if not job.unwanted}
+        if len(self._early) >= ENOUGH and "running" not in phases:  # whose workers may join
             last = self._early[-1]
             return (
                 f"{len(self._early)} jobs in a row ended before their workers joined the "
                 f"cluster. The last one, job {last.id}: {last.state.words}{last.log}"
             )
-        if len(self._refusals) >= ENOUGH and not open_:
+        if len(self._refusals) >= ENOUGH and not phases - {"ended"}:
             return f"the queue refused {len(self._refusals)} jobs in a row: {self._refusals[-1]}"
         return None
 
@@ -289,8 +299,8 @@ class JobBook:
         if job.state.phase != "running" or job.running_since is None:
             return job.state.words
         if job.joined:
-            return f"{job.state.words}, its worker has left"
-        return f"{job.state.words}, its worker has not joined yet"
+            return f"{job.state.words}, its worker gone"
+        return f"{job.state.words}, its worker not there yet"
 
     def fate(self, worker: str) -> str:
         """Return what is known of why a worker, by address or name, has gone; else ""."""
@@ -298,17 +308,25 @@ class JobBook:
             job = self._homes.get(worker) or self._job_of(worker)
             if job is None:
                 return ""
-            if not job.ended:
+            if job.lost:
+                return f"its job {job.id} was {job.state.words}, but its worker gone: cancelled"
+            if not job.ended and job.workers <= {worker}:
                 return f"job {job.id} is {job.state.words}, but its worker has gone"
-            why = _MEANING.get(job.state.words.split()[0], "")
-            quoted = "" if why else job.log
-            return f"its job {job.id} ended: {job.state.words}{why}{quoted}"
+            if job.ended:
+                why = _MEANING.get(job.state.words.split()[0], "")
+                quoted = "" if why else job.log
+                return f"its job {job.id} ended: {job.state.words}{why}{quoted}"
+            words, id_ = job.state.words, job.id
+        said = process_end(self._logs, id_)
+        return f"{said or 'its process ended'}; job {id_} goes on, {words}"
 
     def settled(self, worker: str) -> bool:
         """Tell whether nothing is to be learnt about a worker that has gone."""
         with self._lock:
             job = self._homes.get(worker) or self._job_of(worker)
-            return job is None or job.ended
+            if job is None or job.ended or job.lost:
+                return True
+            return worker not in job.workers and bool(job.workers)  # another has its place
 
 
 _MEANING = {

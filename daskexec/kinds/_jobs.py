@@ -1,18 +1,21 @@
 """What is submitted to a queue: from a config to dask-jobqueue's options and the job script.
 
 dask-jobqueue has had no release since 2024; what does not suit is set right here rather than
-left to it: one process a job, no requeueing (Dask would cancel the requeued job), logs at a
-place that is known, HTTP on loopback only, and workers that leave before the walltime does it.
+left to it: logs at a place that is known, HTTP on loopback only, certificates in files of ours,
+and Ctrl-C left alone. What a config is completed with when it is loaded (one process a job, no
+requeueing, workers that leave before the walltime) is in `daskexec.config`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import math
 import os
 import re
 import shlex
+import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +24,7 @@ from typing import Any
 from daskexec.config import ClusterConfig
 from daskexec.errors import ClusterStartFailed, ConfigError
 
-__all__ = ["cluster_class", "cluster_options", "in_force", "job_script", "processes_of", "told"]
+__all__ = ["cluster_class", "cluster_options", "job_script", "processes_of", "told"]
 
 _CLASSES = {
     "slurm": "SLURMCluster",
@@ -48,7 +51,8 @@ def cluster_class(kind: str) -> Any:
         dask-jobqueue is not installed.
     """
     try:
-        return getattr(importlib.import_module("dask_jobqueue"), _CLASSES[kind])
+        with _ctrl_c_left_alone():
+            return getattr(importlib.import_module("dask_jobqueue"), _CLASSES[kind])
     except ImportError as exc:
         raise ClusterStartFailed(
             f"clusters of kind {kind} need dask-jobqueue, which cannot be imported ({exc}): "
@@ -57,12 +61,24 @@ def cluster_class(kind: str) -> Any:
 
 
 @contextlib.contextmanager
-def in_force(config: ClusterConfig) -> Iterator[None]:
-    """Have the config's ``dask_config`` in force in the body."""
-    import dask
+def _ctrl_c_left_alone() -> Iterator[None]:
+    """Keep the import of dask-jobqueue from setting a handler for SIGINT.
 
-    with dask.config.set(dict(config.dask_config)):
+    Its module ``runner`` does that: Ctrl-C would end the user's program without a word and with
+    exit code 0, and outside the main thread the import fails.
+    """
+    real = signal.signal
+
+    def guarded(number: Any, handler: Any) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") == "dask_jobqueue.runner":
+            return signal.getsignal(number)
+        return real(number, handler)
+
+    signal.signal = guarded  # type: ignore[assignment]
+    try:
         yield
+    finally:
+        signal.signal = real
 
 
 def told(config: ClusterConfig, option: str) -> Any:
@@ -102,6 +118,8 @@ def cluster_options(config: ClusterConfig, folder: Path) -> dict[str, Any]:
     options["log_directory"] = str(_path(told(config, "log_directory")) or folder / "logs")
     options["scheduler_options"] = {
         "dashboard_address": _LOOPBACK,
+        "needs_workdir": False,  # which it would leave behind
+        "local_directory": str(folder),
         **(told(config, "scheduler_options") or {}),
     }
     options["worker_extra_args"] = _worker_arguments(config)
@@ -109,11 +127,6 @@ def cluster_options(config: ClusterConfig, folder: Path) -> dict[str, Any]:
         *_exports(config),
         *(told(config, "job_script_prologue") or []),
     ]
-    if config.kind == "slurm":
-        extra = list(told(config, "job_extra_directives") or [])
-        if not any("requeue" in str(directive) for directive in extra):
-            extra.append("--no-requeue")
-        options["job_extra_directives"] = extra
     if config.kind == "oar":
         _complete_oar(config, options)
     return options
@@ -143,7 +156,7 @@ def job_script(config: ClusterConfig) -> str:
         dask-jobqueue is not installed.
     """
     made = cluster_class(config.kind)
-    with in_force(config):
+    with config.in_force():
         folder = run_root(config) / "run-XXXXXXXX"
         options = cluster_options(config, folder)
         for name in _CLUSTERS_OWN:
@@ -209,39 +222,7 @@ def _worker_arguments(config: ClusterConfig) -> list[str]:
     arguments = [str(a) for a in told(config, "worker_extra_args") or []]
     if not any("dashboard" in a for a in arguments):
         arguments += ["--dashboard-address", _LOOPBACK]
-    seconds = walltime_seconds(told(config, "walltime"), config.kind)
-    if seconds is not None and not any(a.startswith("--lifetime") for a in arguments):
-        # It counts from the worker's start, which comes some seconds after the job's; and
-        # workers that came together should not leave together.
-        margin = min(600.0, max(20.0, 0.1 * seconds))
-        if seconds > 2 * margin:
-            stagger = math.floor(margin / 4)
-            lifetime = math.floor(seconds - margin)
-            arguments += ["--lifetime", f"{lifetime}s", "--lifetime-stagger", f"{stagger}s"]
     return arguments
-
-
-def walltime_seconds(text: Any, kind: str) -> float | None:
-    """Return a walltime in seconds, None where its form is not known.
-
-    ``[days-]hours:minutes:seconds`` everywhere; ``hours:minutes`` for LSF, and
-    ``minutes:seconds`` or ``minutes`` for Slurm.
-    """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", str(text or "").strip())
-    if match is None:
-        return None
-    days = int(match[1] or 0)
-    fields = [int(group) for group in match.groups()[1:] if group is not None]
-    if len(fields) == 3 or match[1]:
-        fields += [0] * (3 - len(fields))
-    elif kind == "lsf":
-        fields = [*([0] if len(fields) == 1 else []), *fields, 0]
-    elif kind == "slurm":
-        fields = [0, *fields, *([0] if len(fields) == 1 else [])]
-    else:
-        return None
-    hours, minutes, seconds = fields
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def _exports(config: ClusterConfig) -> list[str]:
@@ -269,18 +250,51 @@ def _no_new_folder(path: Path) -> Iterator[None]:
 def new_run_folder(config: ClusterConfig) -> Path:
     """Make the folder of a run, readable by this user only.
 
+    Folders that killed processes of this host have left there, with their keys, are removed.
+
     Raises
     ------
     ClusterStartFailed
         It cannot be made there.
     """
     root = run_root(config)
+    mine = f"run-{os.uname().nodename}-"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix="run-", dir=root))
+        for left in root.glob(f"{mine}*"):
+            pid = left.name.removeprefix(mine).partition("-")[0]
+            if pid.isdigit() and not _lives(int(pid)):
+                clear_run_folder(left, keep_logs=True)
+        return Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=root))
     except OSError as exc:
         raise ClusterStartFailed(
             f"cluster config {config.name!r} ({config.source}): no folder for keys and logs can "
             f"be made in {root}: {exc.strerror}. Set shared_temp_directory to one that you can "
             f"write to and that the compute nodes see too"
         ) from exc
+
+
+def clear_run_folder(folder: Path, keep_logs: bool) -> None:
+    """Remove the folder of a run; logs of jobs that failed are of use, and may stay."""
+    if not keep_logs:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for path in folder.iterdir():
+        if path.name != "logs":
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+    for path in (folder / "logs", folder):
+        with contextlib.suppress(OSError):  # there is something in it
+            path.rmdir()
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -24,6 +24,9 @@ PATIENCE = 30.0
 #: Waiting jobs for which some queues are asked, one by one, why they wait.
 _SOME = 3
 
+#: For queues whose listing does not fail where there is no job.
+_NEVER = "(?!)"
+
 
 @dataclass(frozen=True)
 class JobState:
@@ -47,7 +50,7 @@ class JobState:
 SUBMITTED = JobState("waiting", "submitted")
 
 #: Of a job that the queue no longer lists.
-GONE = JobState("ended", "no longer known to the queue")
+GONE = JobState("ended", "ended (the queue says no more of it)")
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,7 @@ def read_checkjob(text: str) -> JobState | None:
 
 
 def _sge(ids: Sequence[str], run: Runner) -> States:
-    listed = read_qstat(_answer(run(["qstat", "-u", getpass.getuser()]), "$^"))
+    listed = read_qstat(_answer(run(["qstat", "-u", getpass.getuser()]), _NEVER))
     states = {job: listed[job] for job in ids if job in listed}
     for job, state in [*states.items()][:_SOME]:
         if state.phase == "waiting" or state.stays:
@@ -338,8 +341,10 @@ def read_oarstat(text: str) -> States:
     for job, fields in _json(text, {}).items():
         state = str(fields.get("state", ""))
         if state in ("Terminated", "Error", "toError"):
-            code = str(fields.get("exit_code") or "")
-            states[job] = JobState("ended", state + (_exit(code) if code else ""))
+            status = re.match(r"\d+", str(fields.get("exit_code") or ""))
+            code = int(status[0]) if status else 0  # as of wait(2)
+            shown = _exit(code >> 8, code & 0x7F) if code else ""
+            states[job] = JobState("ended", state + shown)
         elif state in ("Running", "Finishing", "Suspended", "Resuming"):
             hosts = ", ".join(fields.get("assigned_network_address") or [])
             states[job] = JobState("running", f"{state} on {hosts}" if hosts else state)
@@ -360,7 +365,7 @@ _CONDOR_FIELDS = (
 
 def _htcondor(ids: Sequence[str], run: Runner) -> States:
     said = run(["condor_q", "-json", "-attributes", _CONDOR_FIELDS, *ids])
-    states = read_condor(_answer(said, "$^"))
+    states = read_condor(_answer(said, _NEVER))
     missing = [job for job in ids if job not in states]
     if missing:
         limit = ["-limit", str(len(missing))]

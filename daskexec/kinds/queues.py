@@ -21,7 +21,6 @@ import contextlib
 import logging
 import os
 import shlex
-import shutil
 import threading
 import time
 import warnings
@@ -36,6 +35,7 @@ from daskexec.kinds._job_book import JobBook
 from daskexec.kinds._job_cluster import SUBMIT_PATIENCE, observed
 from daskexec.kinds._jobs import (
     as_config_error,
+    clear_run_folder,
     cluster_options,
     job_script,
     new_run_folder,
@@ -58,8 +58,8 @@ _STEP_PATIENCE = 20.0
 #: Seconds after which a job that was cancelled must have left the queue.
 _CANCEL_PATIENCE = 20.0
 
-#: Growing and shrinking, where the config says nothing: a job that is idle for a minute goes.
-_ADAPT = {"minimum_jobs": 0, "interval": "2s", "wait_count": 30}
+#: Growing and shrinking, where the config says nothing: an idle job goes after some looks only.
+_ADAPT = {"minimum_jobs": 0, "interval": "3s", "wait_count": 12}
 
 
 def open_cluster(config: ClusterConfig, workers: int | None = None) -> QueueCluster:
@@ -79,12 +79,13 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> QueueClus
     ConfigError
         dask-jobqueue does not take what the config says.
     """
-    cluster = QueueCluster(config)
-    try:
-        cluster.start(workers)
-    except BaseException:
-        cluster.close()
-        raise
+    with config.in_force():
+        cluster = QueueCluster(config)
+        try:
+            cluster.start(workers)
+        except BaseException:
+            cluster.close()
+            raise
     return cluster
 
 
@@ -106,15 +107,9 @@ class QueueCluster:
         self._target: int | None = None  # jobs, of a cluster of fixed size
         self._closed = False
         self._lock = threading.Lock()  # guards the close
-        self._wake = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="daskexec-queue", daemon=True)
-        self._undo = contextlib.ExitStack()
-        self._undo.enter_context(dask.config.set(dict(config.dask_config)))
-        try:
-            self._folder = new_run_folder(config)
-        except BaseException:
-            self._undo.close()
-            raise
+        self._settings = contextlib.ExitStack()
+        self._folder = new_run_folder(config)
         self._options = cluster_options(config, self._folder)
         lost_after = parse_timedelta(dask.config.get("distributed.deploy.lost-worker-timeout"))
         self._book = JobBook(Path(self._options["log_directory"]), lost_after)
@@ -138,6 +133,13 @@ class QueueCluster:
         self.address = self._book.address = self._cluster.scheduler_address
         self._begin(workers)
         self._watcher.start()
+
+    def keep(self, settings: contextlib.ExitStack) -> None:
+        """Take over Dask's settings that are in force; they are put back by the close.
+
+        The scheduler reads some of them while it runs, such as how long a connection may take.
+        """
+        self._settings = settings
 
     def _which(self) -> str:
         source = f" ({self._config.source})" if self._config.source else ""
@@ -205,10 +207,15 @@ class QueueCluster:
         self._on_loop(self._scale(jobs), SUBMIT_PATIENCE + _STEP_PATIENCE)
         refusals = self._book.refusals()
         if refusals and not self._cluster.workers:
-            hint = f"`daskexec check {self._config.name}` prints the job script."
             raise ClusterStartFailed(
-                f"{self._which()} did not start, as the queue takes no job: {refusals[-1]}\n{hint}"
+                f"{self._which()} did not start, as the queue takes no job: {refusals[-1]}\n"
+                f"{self._hint()}"
             )
+
+    def _hint(self) -> str:
+        return (
+            f"`daskexec check {self._config.source or self._config.name}` prints the job script."
+        )
 
     async def _scale(self, jobs: int) -> None:
         self._cluster.scale(jobs=jobs)
@@ -241,8 +248,8 @@ class QueueCluster:
                 return
             with contextlib.suppress(Exception):  # it is late, or the loop ends
                 self._on_loop(self._reconcile(), SUBMIT_PATIENCE)
-            self._wake.wait(self._book.next_look())
-            self._wake.clear()
+            self._book.wake.wait(self._book.next_look())
+            self._book.wake.clear()
 
     async def _reconcile(self) -> None:
         """Forget the jobs that are gone, and submit others in their place."""
@@ -259,7 +266,8 @@ class QueueCluster:
 
     def trouble(self) -> tuple[bool, str]:
         """Say what keeps workers from joining, in the queue's words; does not block."""
-        return self._book.trouble()
+        final, known = self._book.trouble()
+        return final, f"{known}\n{self._hint()}" if final else known
 
     def fate(self, worker: str) -> str:
         """Return what the queue says of the job of a worker that has gone; else "".
@@ -268,13 +276,12 @@ class QueueCluster:
         """
         book, deadline = self._book, time.monotonic() + _FATE_PATIENCE
         while not book.settled(worker) and not book.closing.is_set():
-            with book.looked:
-                looks = book.looks
-                self._wake.set()
-                while book.looks == looks and time.monotonic() < deadline:
-                    book.looked.wait(deadline - time.monotonic())
-            if time.monotonic() >= deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 break
+            book.wake.set()
+            with book.looked:
+                book.looked.wait(min(left, 0.5))
         return book.fate(worker)
 
     def scale(self, workers: int) -> None:
@@ -306,15 +313,15 @@ class QueueCluster:
             self._closed = True
             atexit.unregister(self.close)
             self._book.closing.set()
-            self._wake.set()
+            self._book.wake.set()
             try:
                 self._end_cluster()
                 self._cancel_all()
             finally:
                 if self._watcher.is_alive():
                     self._watcher.join(_STEP_PATIENCE)
-                self._undo.close()
-                self._clear_folder()
+                self._settings.close()
+                clear_run_folder(self._folder, keep_logs=self._book.failed)
 
     def _end_cluster(self) -> None:
         cluster = self._cluster
@@ -358,22 +365,14 @@ class QueueCluster:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.5)
-        warnings.warn(
-            f"{self._which()} is closed, but may have jobs in the queue: "
-            f"{' '.join([*command, *left])}",
+        # Not warnings.warn: no line of this file explains anything to its reader.
+        warnings.warn_explicit(
+            f"{self._which()} is closed, but may have jobs in the queue, which did not let them "
+            f"go: {' '.join([*command, *left])}",
             ExecutorWarning,
-            stacklevel=2,
+            "daskexec",
+            0,
         )
-
-    def _clear_folder(self) -> None:
-        """Remove the keys; and the logs too, unless they are of use: when a job has failed."""
-        if self._book.failed:
-            for path in self._folder.glob("*.pem"):
-                path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self._folder.rmdir()
-        else:
-            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _still_there(states: dict[str, JobState]) -> list[str]:

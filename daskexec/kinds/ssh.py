@@ -10,7 +10,8 @@ The keys of a config of kind ``ssh``, under ``cluster_kwargs``. Names are those 
     ``passphrase``, ``known_hosts``, ``config`` (an OpenSSH client config; ``~/.ssh/config`` when
     left out), ``tunnel`` (a jump host), ``agent_path``, ``host_key_alias``,
     ``preferred_auth``, ``gss_host``. One mapping for all hosts, or a list with one for each.
-    ``known_hosts: null`` (any host key will do) needs ``insecure: true``.
+    ``known_hosts: null`` (any host key will do) needs ``insecure: true``. A ``tunnel`` is for
+    SSH alone: scheduler and workers still have to reach each other.
 ``connect_timeout``
     Seconds in which a host must take the connection; 10.
 ``worker_options``
@@ -192,8 +193,9 @@ class _SSHCluster:
 
     async def _connect(self, host: Host) -> None:
         import asyncssh
+        from dask.utils import parse_timedelta
 
-        limit = float(self._kwargs.get("connect_timeout", 10))
+        limit = parse_timedelta(self._kwargs.get("connect_timeout", 10), default="seconds")
         host.connection = await asyncssh.connect(
             host.name,
             connect_timeout=limit,
@@ -210,21 +212,25 @@ class _SSHCluster:
         from distributed.utils import silence_logging_cmgr
 
         options = dict(self._kwargs.get("scheduler_options") or {})
-        ends = self._ends()
-        everywhere = len(set(ends)) > 1 and not ("host" in options or "interface" in options)
-        if not ("host" in options or "interface" in options):
+        ends = [] if "host" in options or "interface" in options else self._ends()
+        everywhere = len(set(ends)) > 1
+        if ends:
             options["host"] = "0.0.0.0" if everywhere else ends[0]
         self._exits.enter_context(silence_logging_cmgr(logging.CRITICAL))  # it logs to stderr
         # The scheduler has a working folder, which it does not remove.
         folder = self._exits.enter_context(tempfile.TemporaryDirectory(prefix="daskexec-ssh-"))
-        with dask.config.set({**self._config.dask_config, "temporary-directory": folder}):
+        settings = {
+            "distributed.scheduler.preload": [],  # code, unless this config asks for it
+            **self._config.dask_config,
+            "temporary-directory": folder,
+        }
+        with dask.config.set(settings):
             self._scheduler = await Scheduler(
                 protocol="tls" if self.security else "tcp",
                 security=self.security,
                 allowed_failures=0,
                 dashboard=False,
                 dashboard_address="127.0.0.1:0",
-                preload=(),
                 **options,
             )
         self.address = str(self._scheduler.address)
@@ -236,6 +242,11 @@ class _SSHCluster:
 
     def _ends(self) -> list[str]:
         """Return the address of this machine by which each of the hosts can reach it."""
+        if any(host.connect.get("tunnel") for host in self._hosts):
+            raise ClusterStartFailed(
+                "hosts behind a jump host (tunnel) cannot be told where this machine is: name an "
+                "address that they reach as host in scheduler_options, or use scheduler: first"
+            )
         names = [str(host.connection.get_extra_info("sockname")[0]) for host in self._hosts]
         # Where this machine is one of the hosts too, the others cannot reach its loopback.
         outside = [name for name in names if not is_loopback(name)]

@@ -97,17 +97,11 @@ class Process:
 
     async def _listen(self, told: Callable[[dict[str, Any]], None]) -> None:
         errors = asyncio.ensure_future(self._keep_errors())
-        while line := await self._process.stdout.readline():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue  # a greeting of the login shell
-            if event["event"] == "failed":
-                self._why = event["what"]
-            elif not self.up.done():
-                self.up.set_result(event)
-            else:
-                told(event)
+        try:
+            while line := await self._process.stdout.readline():
+                self._take(line, told)
+        except Exception as exc:  # asyncssh's, when the network is cut
+            self._why = self._why or f"the SSH connection was lost: {exc}"
         closed = asyncio.ensure_future(self._process.wait_closed())
         await asyncio.wait([errors, closed], timeout=2)  # its exit status comes last
         errors.cancel()
@@ -115,11 +109,25 @@ class Process:
         if not self.up.done():
             self.up.set_exception(Told(self.end_of_it()))
 
+    def _take(self, line: bytes, told: Callable[[dict[str, Any]], None]) -> None:
+        event = None
+        with contextlib.suppress(ValueError):  # a greeting of the login shell
+            event = json.loads(line)
+        if not isinstance(event, dict) or "event" not in event:
+            return
+        if event["event"] == "failed":
+            self._why = event["what"]
+        elif not self.up.done():
+            self.up.set_result(event)
+        else:
+            told(event)
+
     async def _keep_errors(self) -> None:
         rest = b""
-        while part := await self._process.stderr.read(65536):
-            *lines, rest = (rest + part)[-65536:].split(b"\n")
-            self._said.extend(line.decode(errors="replace") for line in lines if line.strip())
+        with contextlib.suppress(Exception):  # asyncssh's, when the network is cut
+            while part := await self._process.stderr.read(65536):
+                *lines, rest = (rest + part)[-65536:].split(b"\n")
+                self._said.extend(line.decode(errors="replace") for line in lines if line.strip())
         if rest.strip():
             self._said.append(rest.decode(errors="replace"))
 
@@ -138,7 +146,7 @@ class Process:
         self.write("end\n")
         with contextlib.suppress(OSError, TypeError):
             self._process.stdin.write_eof()
-        with contextlib.suppress(asyncio.TimeoutError):
+        with contextlib.suppress(asyncio.TimeoutError, OSError):
             await asyncio.wait_for(self._process.wait_closed(), FAREWELL)
         self.connection.close()
         with contextlib.suppress(asyncio.TimeoutError, OSError):

@@ -21,7 +21,7 @@ if _SUPPORT not in sys.path:
     sys.path.insert(0, _SUPPORT)
 
 from daskexec_testing import calls  # noqa: E402
-from daskexec_testing.executors import KINDS, Kind, load  # noqa: E402
+from daskexec_testing.executors import DASK_KEPT, KINDS, Kind, load  # noqa: E402
 from daskexec_testing.gates import Gates  # noqa: E402
 from daskexec_testing.leaks import Snapshot, sharing  # noqa: E402
 
@@ -56,7 +56,7 @@ def _kinds(config: pytest.Config) -> list[Kind]:
         return list(KINDS)
     can = config.getoption("--executor-can", default=None)
     capabilities = None if can is None else frozenset(filter(None, can.split(",")))
-    known = {kind.name: kind for kind in KINDS}
+    known = {kind.name: kind for kind in (*KINDS, DASK_KEPT)}
     return [known.get(name) or load(name, capabilities) for name in named]
 
 

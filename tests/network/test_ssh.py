@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ from daskexec_testing.processes import Program, free_port, marked
 from daskexec_testing.services import require
 
 from daskexec import ClusterConfig, ClusterStartFailed, ConfigError, DaskExecutor, WorkerDied
-from daskexec.kinds import open_cluster
+from daskexec.kinds import open_cluster, ssh
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -83,7 +84,8 @@ def nothing_left(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    pytest.importorskip("asyncssh")
+    if importlib.util.find_spec("asyncssh") is None:
+        require("ssh", "asyncssh is not installed")
     if os.getuid() != 0:
         require("ssh", "only root can start a server for SSH as these tests need it")
     if not (shutil.which("sshd") or os.path.exists("/usr/sbin/sshd")):
@@ -112,6 +114,10 @@ def _everywhere(executor: DaskExecutor, names: set[str]) -> None:
     eventually(all_seen, f"calls run on {names}")
 
 
+def _submit_within(executor: DaskExecutor, value: int) -> int:
+    return executor.submit(abs, value).result(LIMIT)
+
+
 def _nap_and_where() -> str:
     time.sleep(0.1)
     return _where()
@@ -125,6 +131,7 @@ def test_three_hosts(server: Server, tmp_path: Path, scheduler: str) -> None:
         assert executor.submit(calls.add, 1, 2).result(LIMIT) == 3
         _everywhere(executor, {f"{host}-0" for host in HOSTS})
         assert list(executor.map(calls.identity, range(200))) == list(range(200))
+        assert executor.submit(_submit_within, executor, -3).result(LIMIT) == 3
         assert executor._client.scheduler.address.startswith("tls://")
         told = "".join(Path("/proc", str(p), "cmdline").read_text() for p in on_hosts(tmp_path))
         assert "ssh_host" in told
@@ -151,6 +158,80 @@ def test_worker_processes_and_prologue(server: Server, tmp_path: Path) -> None:
         assert executor.submit(os.getenv, "FROM_PROLOGUE").result(LIMIT) == "a b; c"
         assert executor._client.scheduler.address.startswith("tcp://127.0.0.1:")
     nothing_left(tmp_path)
+
+
+def test_two_addresses_of_this_machine(server: Server, tmp_path: Path) -> None:
+    """Hosts that reach this machine by different addresses are each told their own."""
+
+    class TwoAddresses(ssh._SSHCluster):
+        def _ends(self) -> list[str]:
+            return ["127.0.0.1", "127.0.0.3"]
+
+    cluster = TwoAddresses(server.config(tmp_path, HOSTS[:2]))
+    cluster.start()
+    try:
+        with _executor_on(cluster) as executor:
+            _everywhere(executor, {"127.0.0.1-0", "127.0.0.2-0"})
+            told = executor._client.run(_scheduler_of)
+            assert {name: address.split(":")[1] for name, address in told.values()} == {
+                "127.0.0.1-0": "//127.0.0.1",
+                "127.0.0.2-0": "//127.0.0.3",
+            }
+    finally:
+        cluster.close()
+    nothing_left(tmp_path)
+
+
+def _scheduler_of(dask_worker: Any) -> tuple[str, str]:
+    return str(dask_worker.name), str(dask_worker.scheduler.address)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["127.0.0.1", "127.0.0.1"], ["127.0.0.1", "127.0.0.1"]),
+        (["10.1.1.1", "127.0.0.1"], ["10.1.1.1", "10.1.1.1"]),
+        (["10.1.1.1", "10.2.2.2"], ["10.1.1.1", "10.2.2.2"]),
+        (["fd00::1", "::1"], ["[fd00::1]", "[fd00::1]"]),
+    ],
+)
+def test_where_hosts_reach_this_machine(names: list[str], told: list[str]) -> None:
+    """At the end of their own connection; never at loopback where a host is another machine."""
+    pytest.importorskip("asyncssh")
+
+    class Connection:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def get_extra_info(self, _: str) -> tuple[str, int]:
+            return self.name, 22
+
+        def abort(self) -> None:
+            pass
+
+    config = ClusterConfig("c", "ssh", cluster_kwargs={"hosts": names})
+    cluster = ssh._SSHCluster(config)
+    try:
+        for host, name in zip(cluster._hosts, names, strict=True):
+            host.connection = Connection(name)
+        assert cluster._ends() == told
+    finally:
+        cluster.close()
+
+
+def test_jump_host(server: Server, tmp_path: Path) -> None:
+    """Behind a jump host it has to be said where the scheduler is reached."""
+    options = server.connect(tunnel=f"root@127.0.0.1:{server.port}")
+    cluster = ssh._SSHCluster(server.config(tmp_path, ["127.0.0.2"], connect_options=options))
+    connected: list[str] = []
+
+    async def connect(host: Any) -> None:  # asyncssh takes the tunnel's keys from ~/.ssh
+        connected.append(host.name)
+
+    cluster._connect = connect  # type: ignore[method-assign]
+    with pytest.raises(ClusterStartFailed, match="scheduler: first"):
+        cluster.start()
+    assert connected == ["127.0.0.2"]
 
 
 # --- hosts that cannot be used: one line each, and the good ones are cleaned up ------------------
@@ -232,7 +313,6 @@ def test_nobody_listens(server: Server, tmp_path: Path) -> None:
 def test_scheduler_out_of_reach(server: Server, tmp_path: Path) -> None:
     """Workers that cannot reach the scheduler say so, and which keys are about that."""
     config = server.config(tmp_path, ["127.0.0.2"], scheduler_options={"port": free_port()})
-    import daskexec.kinds.ssh as ssh
 
     class Elsewhere(ssh._SSHCluster):
         async def _scheduler_here(self) -> None:
@@ -340,8 +420,6 @@ def test_keys_that_cannot_be_right(kwargs: dict[str, Any], said: str) -> None:
 
 def test_interrupted_start(server: Server, tmp_path: Path) -> None:
     """A start that fails from outside in its middle leaves nothing on the hosts."""
-    import daskexec.kinds.ssh as ssh
-
     cluster = ssh._SSHCluster(server.config(tmp_path))
     failed = threading.Event()
 
@@ -395,8 +473,6 @@ def test_driver_says_nothing_more(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the network is cut without a word, a host gives the driver up by itself."""
-    from daskexec.kinds import ssh
-
     monkeypatch.setattr(ssh, "PATIENCE", 6.0)
     monkeypatch.setattr(ssh, "PING", 3600.0)
     monkeypatch.setattr(ssh, "DELAYS", (3600.0,))

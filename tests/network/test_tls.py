@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from click.testing import CliRunner
 from daskexec_testing import calls
 from daskexec_testing.leaks import sharing
 from daskexec_testing.processes import Cluster, environment, free_port, running_cluster
+from daskexec_testing.services import require
 
 from daskexec import (
     ClusterConfig,
@@ -60,6 +62,8 @@ def _certificates(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The certificates that the scheduler takes."""
+    if shutil.which("openssl") is None:
+        require("tls", "openssl is not installed")
     return _certificates(tmp_path_factory.mktemp("ours") / "certificates")
 
 
@@ -345,6 +349,7 @@ def test_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Traceback" not in refused.stderr
     tried: list[Any] = []
     monkeypatch.setattr(_security, "_try", lambda address, *_: tried.append(address) or 1 / 0)
-    result = CliRunner().invoke(cli.cli, [*command[3:], "--insecure"])
+    with pytest.warns(ExecutorWarning, match="not encrypted"):
+        result = CliRunner().invoke(cli.cli, [*command[3:], "--insecure"])
     assert isinstance(result.exception, ZeroDivisionError)
     assert tried == [there]

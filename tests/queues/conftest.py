@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,22 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from daskexec_testing.gates import eventually
 from daskexec_testing.queues import SERVICES, Queue, command
 from daskexec_testing.services import require
 
-from daskexec.config import ClusterConfig
+from daskexec.config import ClusterConfig, load_config
 
 
 def _service(script: str, action: str, *arguments: str) -> None:
     command("bash", str(SERVICES / script), action, *arguments)
 
 
+def _need(word: str, *programs: str) -> None:
+    if importlib.util.find_spec("dask_jobqueue") is None:
+        require(word, "needs dask-jobqueue (daskexec[hpc])")
+    if os.geteuid() != 0 or not all(map(shutil.which, programs)):
+        require(word, f"needs root, and {', '.join(programs)} (.ci/services {word})")
+
+
 @pytest.fixture(scope="session")
 def slurm_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
     """A Slurm of two nodes."""
-    if os.geteuid() != 0 or not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
-        require("slurm", "needs root, and Slurm and munge installed (.ci/services slurm)")
+    _need("slurm", "slurmctld", "slurmd", "munged")
     folder = tmp_path_factory.mktemp("slurm")
     port = str(20000 + os.getpid() % 3000 * 3)
     with pytest.MonkeyPatch.context() as patch:
@@ -39,9 +47,7 @@ def slurm_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
 @pytest.fixture(scope="session")
 def sge_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queue]:
     """A Grid Engine of one host with eight slots."""
-    wanted = ("sge_qmaster", "sge_execd", "qconf", "qstat")
-    if os.geteuid() != 0 or not all(map(shutil.which, wanted)):
-        require("sge", "needs root, and Grid Engine installed (.ci/services sge)")
+    _need("sge", "sge_qmaster", "sge_execd", "qconf", "qstat")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SGE_ROOT", "/var/lib/gridengine")
         try:
@@ -85,19 +91,21 @@ def config(tmp_path: Path) -> Iterator[Callable[..., ClusterConfig]]:
             "interface": "lo",
             "log_directory": str(tmp_path / "logs"),
             "shared_temp_directory": str(shared),
+            "local_directory": str(tmp_path / "scratch"),
             # The code under test, wherever a job starts.
             "job_script_prologue": [f"export PYTHONPATH={path}"],
         }
         quick = {"distributed.deploy.lost-worker-timeout": "3s"}
-        more["dask_config"] = {**quick, **more.get("dask_config", {})}
-        more.setdefault("start_timeout", 60.0)
-        return ClusterConfig(
-            name=kind,
-            kind=kind,  # type: ignore[arg-type]
-            source=str(tmp_path / f"{kind}.yaml"),
-            cluster_kwargs={**own, **(options or {})},
+        file = tmp_path / f"{kind}.yaml"
+        text = yaml.safe_dump({
+            "kind": kind,
+            "cluster_kwargs": {**own, **(options or {})},
+            "dask_config": {**quick, **more.pop("dask_config", {})},
+            "start_timeout": 60,
             **more,
-        )
+        })  # fmt: skip
+        file.write_text(text)
+        return load_config(file)
 
     yield make
     left = list(shared.rglob("*")) if shared.exists() else []

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import yaml
 from daskexec_testing import calls
 from daskexec_testing.gates import Gates, eventually
 from daskexec_testing.processes import environment
@@ -58,13 +57,7 @@ def test_keys_are_the_users_alone(slurm: Queue, config: Configs, tmp_path: Path)
 def test_the_log_job(slurm: Queue, config: Configs, tmp_path: Path) -> None:
     """The report of the log job is that of this machine, to the last byte."""
     demo = tmp_path / "demo"
-    made = config("slurm", {"local_directory": str(tmp_path / "scratch")}, scale={"jobs": 2})
-    file = tmp_path / "mysite.yaml"
-    file.write_text(yaml.safe_dump({
-        "kind": "slurm",
-        "cluster_kwargs": dict(made.cluster_kwargs),
-        "scale": {"jobs": 2},
-    }))  # fmt: skip
+    made = config("slurm", scale={"jobs": 2})
 
     def run(*arguments: str) -> str:
         done = subprocess.run(
@@ -83,7 +76,7 @@ def test_the_log_job(slurm: Queue, config: Configs, tmp_path: Path) -> None:
     assert files
     here, there = (
         run("--executor", spec, "--json", "--part-size", "1MiB", *files)
-        for spec in ("serial", str(file))
+        for spec in ("serial", made.source)
     )
     assert json.loads(here)["files"]
     assert there == here
@@ -109,7 +102,7 @@ def test_scale(slurm: Queue, config: Configs) -> None:
 def test_adapt(slurm: Queue, config: Configs, gates: Gates) -> None:
     """From no job at all a load brings two, and idleness none again; twice."""
     adapt = {"minimum_jobs": 0, "maximum_jobs": 2, "interval": "500ms", "wait_count": 4}
-    with DaskExecutor(cluster=config("slurm", adapt=adapt)) as executor:
+    with DaskExecutor(cluster=config("slurm", adapt_kwargs=adapt)) as executor:
         assert slurm.is_empty()
         for _ in range(2):
             started, release = [gates.gate(), gates.gate()], gates.gate()

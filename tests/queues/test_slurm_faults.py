@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, wait
 from pathlib import Path
 
+import dask
+import psutil
 import pytest
-import yaml
 from daskexec_testing import calls
 from daskexec_testing.gates import Gates, eventually
-from daskexec_testing.processes import environment
+from daskexec_testing.processes import Program
 from daskexec_testing.queues import SERVICES, Queue, command
 
 from daskexec import ClusterStartFailed, DaskExecutor, ExecutorWarning, WorkerDied
@@ -41,7 +42,9 @@ def test_a_refused_submission(slurm: Queue, config: Configs) -> None:
 
 def test_refused_when_it_would_grow(slurm: Queue, config: Configs) -> None:
     """Where jobs are asked for by load, their refusal breaks the executor, in Slurm's words."""
-    made = config("slurm", {"queue": "nosuch"}, adapt={"maximum_jobs": 2, "interval": "500ms"})
+    made = config(
+        "slurm", {"queue": "nosuch"}, adapt_kwargs={"maximum_jobs": 2, "interval": "500ms"}
+    )
     with DaskExecutor(cluster=made) as executor:
         future = executor.submit(calls.add, 1, 2)
         with pytest.raises(BrokenExecutor, match="invalid partition specified: nosuch"):
@@ -63,7 +66,7 @@ def test_a_job_that_dies_at_once(slurm: Queue, config: Configs) -> None:
 
 def test_a_job_that_waits(slurm: Queue, config: Configs) -> None:
     """A warning says why Slurm lets it wait; at start_timeout so does the calls' error."""
-    made = config("slurm", {"queue": "shut"}, start_timeout=8.0)
+    made = config("slurm", {"queue": "shut"}, start_timeout=8)
     with (
         pytest.warns(ExecutorWarning, match=r"job \d+: PENDING \(PartitionDown\)"),
         DaskExecutor(cluster=made) as executor,
@@ -125,15 +128,17 @@ def test_a_node_that_fails(slurm: Queue, config: Configs) -> None:
             assert nodes == ["n1"]
     finally:
         command("bash", str(SERVICES / "slurm.sh"), "node", str(slurm.folder), "n2")
-        command("scontrol", "update", "NodeName=n2", "State=RESUME")
+        subprocess.run(["scontrol", "update", "NodeName=n2", "State=RESUME"], check=False)
         eventually(lambda: command("sinfo", "-h", "-t", "idle,mix", "-o", "%D") == "2\n", "up", 30)
 
 
 def _kill_node(slurm: Queue, name: str) -> None:
     """End the daemon of a node and all processes of its jobs, and have Slurm notice."""
     for job in command("squeue", "-h", "-w", name, "-t", "R", "-o", "%A").split():
-        for line in command("scontrol", "listpids", job).splitlines()[1:]:
-            subprocess.run(["kill", "-9", line.split()[0]], check=False)
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            environ, line = process.info["environ"] or {}, process.info["cmdline"] or []
+            if environ.get("SLURM_JOB_ID") == job or f"slurmstepd: [{job}" in " ".join(line):
+                process.kill()
     pid = int((slurm.folder / "run" / f"slurmd.{name}.pid").read_text())
     os.kill(pid, signal.SIGKILL)
     command("scontrol", "update", f"NodeName={name}", "State=DOWN", "Reason=test")
@@ -166,43 +171,30 @@ def test_the_walltime(slurm: Queue, config: Configs) -> None:
         assert {f"{job} TIMEOUT" for job in first} <= set(ended)
 
 
-def test_interrupted(slurm: Queue, config: Configs, tmp_path: Path) -> None:
+def test_interrupted(slurm: Queue, config: Configs, tmp_path: Path, gates: Gates) -> None:
     """Ctrl-C in a program with jobs in the queue: KeyboardInterrupt, and no job is left."""
     made = config("slurm", scale={"jobs": 2})
-    file = tmp_path / "mysite.yaml"
-    file.write_text(yaml.safe_dump({
-        "kind": "slurm",
-        "cluster_kwargs": dict(made.cluster_kwargs),
-        "scale": {"jobs": 2},
-    }))  # fmt: skip
-    program = tmp_path / "program.py"
-    program.write_text(
+    working = gates.gate()
+    program = Program(
         textwrap.dedent(f"""
-        import time
-        from daskexec import DaskExecutor
+            import time
+            from pathlib import Path
+            from daskexec import DaskExecutor
 
-        with DaskExecutor(cluster={str(file)!r}) as executor:
-            list(executor.map(abs, range(10)))
-            print("at work", flush=True)
-            list(executor.map(time.sleep, [0.5] * 20))
-    """)
+            with DaskExecutor(cluster={made.source!r}) as executor:
+                list(executor.map(abs, range(10)))
+                Path({working.path!r}).touch()
+                list(executor.map(time.sleep, [0.5] * 60))
+        """),
+        tmp_path,
     )
-    with subprocess.Popen(
-        [sys.executable, str(program)],
-        env=environment("interrupted", tmp_path / "tmp"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline() == "at work\n"
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
-        said = process.stderr.read()
-        assert process.wait(LIMIT) != 0
-    assert "KeyboardInterrupt" in said
-    assert said.count("Traceback") == 1, said
+    working.wait(LIMIT)
+    os.killpg(program.process.pid, signal.SIGINT)  # as a terminal does: the whole group
+    ended = program.end(grace=30)  # its jobs have its mark, too
+    assert ended.code in (1, -signal.SIGINT)
+    assert ended.err.count("Traceback") == 1, ended.err
+    assert ended.err.rstrip().endswith("KeyboardInterrupt")
+    assert not ended.processes, ended.processes_told
 
 
 def test_closed_twice(slurm: Queue, config: Configs) -> None:
@@ -212,3 +204,16 @@ def test_closed_twice(slurm: Queue, config: Configs) -> None:
     running.close()
     assert slurm.is_empty()
     running.close()
+
+
+def test_settings_of_dask(slurm: Queue, config: Configs) -> None:
+    """A config's settings of Dask are in force while its cluster runs, and put back by its end."""
+    name = "distributed.deploy.lost-worker-timeout"
+    before = dask.config.get(name)
+    for queue in ("shut", "nosuch"):
+        made = config("slurm", {"queue": queue}, dask_config={name: "7s"})
+        with contextlib.suppress(ClusterStartFailed):
+            running = open_cluster(made)
+            assert dask.config.get(name) == "7s"
+            running.close()
+        assert dask.config.get(name) == before

@@ -48,7 +48,8 @@ configure() {
     for option in -ah -as; do qconf $option localhost >/dev/null 2>&1 || true; done
     # Jobs of root are refused below min_uid; login shells read files that tests do not want.
     qconf -sconf | edit login_shells none min_uid 0 min_gid 0 load_report_time 00:00:02 \
-        execd_params ENABLE_ADDGRP_KILL=true mailer '\/bin\/true' >"$folder/global"
+        execd_params ENABLE_ADDGRP_KILL=true mailer '\/bin\/true' \
+        reporting_params 'accounting=true reporting=false flush_time=00:00:01 joblog=false sharelog=00:00:00' >"$folder/global"
     qconf -Mconf "$folder/global" >/dev/null 2>&1 || true
     qconf -ssconf | edit schedule_interval 0:0:1 'flush_submit_sec|flush_finish_sec' 1 \
         job_load_adjustments NONE schedd_job_info true >"$folder/scheduler"

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# An OpenSSH server for tests, on loopback only: own keys, own configuration, own port.
+# An OpenSSH server for tests: own keys, own configuration, own port, on loopback unless told.
 #
-#   ssh.sh up FOLDER PORT    start it on 127.0.0.1, 127.0.0.2 and 127.0.0.3 ("three hosts")
-#   ssh.sh down FOLDER       end it
+#   ssh.sh up FOLDER PORT [ADDRESS...]   start it; on 127.0.0.1, .2 and .3, "three hosts", if no
+#                                        address is named
+#   ssh.sh down FOLDER                   end it
 #
 # FOLDER then has: id (the key that it takes), stranger (one that it does not), known_hosts and
 # an empty nobody_known. Needs root and openssh-server; installs nothing.
@@ -25,6 +26,9 @@ end() {
 case $1 in
     up)
         port=$3
+        shift 3
+        addresses=("${@:-127.0.0.1}")
+        if [ $# = 0 ]; then addresses+=(127.0.0.2 127.0.0.3); fi
         install -d -m 700 "$folder"
         install -d -m 755 /run/sshd  # for sshd's separation of privileges; gone at each boot
         for name in host_key id stranger; do
@@ -32,15 +36,13 @@ case $1 in
         done
         install -m 600 "$folder/id.pub" "$folder/authorized_keys"
         : > "$folder/nobody_known"
-        for host in 127.0.0.1 127.0.0.2 127.0.0.3; do
+        for host in "${addresses[@]}"; do
             echo "[$host]:$port $(cut -d' ' -f1,2 "$folder/host_key.pub")"
         done > "$folder/known_hosts"
         # SHLVL: or bash would take the sshd of a test for a login and read ~/.bashrc.
         cat > "$folder/sshd_config" <<END
 Port $port
-ListenAddress 127.0.0.1
-ListenAddress 127.0.0.2
-ListenAddress 127.0.0.3
+$(printf 'ListenAddress %s\n' "${addresses[@]}")
 HostKey $folder/host_key
 PidFile $pid_file
 AuthorizedKeysFile $folder/authorized_keys
@@ -62,7 +64,7 @@ END
         ;;
     down) end ;;
     *)
-        sed -n '2,10p' "$0"
+        sed -n '2,11p' "$0"
         exit 2
         ;;
 esac

@@ -12,7 +12,7 @@ pytest.importorskip("mypy", reason="the type checker is in the extra 'lint'")
 
 _SNIPPET = """
 from concurrent.futures import Executor
-from daskexec import DaskExecutor, DaskFuture, get_executor
+from daskexec import DaskExecutor, DaskFuture, Graph, get_executor
 
 with DaskExecutor() as ex:
     reveal_type(ex)
@@ -28,6 +28,14 @@ async def wait(future: DaskFuture[bytes]) -> None:
 
 DaskExecutor().submit(len, "a", "b")  # error: too many arguments
 DaskExecutor().submit("len")  # error: no callable
+graph = Graph()
+@graph.property
+def plain(x: int) -> str: return str(x)
+@graph.property(each="plain", on="names")
+def option(x: str) -> bytes: return x.encode()
+reveal_type(plain)
+reveal_type(option)
+reveal_type(graph.on(anything, x=1)["plain", "option"])
 """
 
 
@@ -56,10 +64,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
         (10, "tuple[int, int]"),
         (12, "concurrent.futures._base.Executor"),
         (15, "bytes"),
+        (24, "def (x: int) -> str"),
+        (25, "def (x: str) -> bytes"),
+        (26, "tuple[Any, ...]"),
     ],
 )
 def test_revealed_types(told: str, line: int, kind: str) -> None:
-    """Submitting keeps the type of the function's result."""
+    """Submitting keeps the type of the function's result, a graph that of the function."""
     assert f'snippet.py:{line}: note: Revealed type is "{kind}"' in told
 
 

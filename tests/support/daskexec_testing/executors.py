@@ -84,6 +84,13 @@ class AloneDaskExecutor(DaskExecutor):
         super().__init__(*args, sharing="never", **kwargs)
 
 
+class KeptDaskExecutor(DaskExecutor):
+    """A DaskExecutor whose cluster is in a process of its own, as those of a config are."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, cluster="local", **kwargs)
+
+
 _NEW = {"buffersize"} if sys.version_info >= (3, 14) else set()
 
 THREADS = Kind(
@@ -122,6 +129,15 @@ DASK_ALONE = Kind(
     AloneDaskExecutor,
     "daskexec_testing.executors:AloneDaskExecutor",
     frozenset(CAPABILITIES),
+)
+
+#: Not among those that are run by default: pytest tests/contract --executor dask-kept
+#: Its workers are Dask's: a killer call is run again by Dask, and takes company with it.
+DASK_KEPT = Kind(
+    "dask-kept",
+    KeptDaskExecutor,
+    "daskexec_testing.executors:KeptDaskExecutor",
+    frozenset(CAPABILITIES) - {"isolates_crash"},
 )
 
 KINDS = (THREADS, PROCESSES, DASK, DASK_SHARED, DASK_ALONE)

@@ -1,0 +1,157 @@
+"""Graphs of properties on pools of processes, and on Dask."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+
+import pytest
+from daskexec_testing.gates import Gates
+from daskexec_testing.graphs import TEXTS, TOTALS, report
+from daskexec_testing.leaks import sharing
+
+from daskexec import DaskExecutor, SerialExecutor, WorkerDied
+
+LIMIT = 60
+NOTES = hasattr(BaseException, "add_note")  # Python 3.11
+ONCE = ["longest", "parts", "tallies", "tallies", "totals"]
+
+
+def _loky() -> Executor:
+    loky = pytest.importorskip("loky")
+    executor: Executor = loky.ProcessPoolExecutor(1)
+    return executor
+
+
+KINDS = {
+    "serial": SerialExecutor,
+    "threads": lambda: ThreadPoolExecutor(1),
+    "processes": lambda: ProcessPoolExecutor(1),
+    "loky": _loky,
+    "dask": lambda: DaskExecutor(1),
+    "dask-alone": lambda: DaskExecutor(1, sharing="never"),
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def executor(request: pytest.FixtureRequest) -> Iterator[Executor]:
+    """Each kind of executor, with one worker."""
+    with sharing():
+        executor = KINDS[request.param]()
+        executor.submit(len, "warm").result(LIMIT)
+    yield executor
+    executor.shutdown()
+
+
+def test_same_values_once(executor: Executor, gates: Gates) -> None:
+    """Asked from 8 threads of one worker: the same values everywhere, each computed once."""
+    journal = gates.journal()
+    run = report.on(executor, texts=TEXTS, journal=journal)
+    start = threading.Barrier(8)
+
+    def ask(name: str) -> object:
+        start.wait(LIMIT)
+        return run.future(name).result(LIMIT)
+
+    with ThreadPoolExecutor(8) as threads:
+        values = list(threads.map(ask, ["longest", "totals", "tallies", "parts"] * 2))
+    assert values[:2] == ["brown", TOTALS]
+    assert values[:4] == values[4:]
+    assert sorted(journal.lines()) == ONCE
+
+
+def test_a_failure_leaves_others_alone(executor: Executor, gates: Gates) -> None:
+    """What needs the failed property fails as it did; the rest is computed."""
+    run = report.on(executor, texts=TEXTS, journal=gates.journal())
+    needs_broken, longest = run.future("needs_broken"), run.future("longest")
+    with pytest.raises(KeyError) as caught:
+        needs_broken.result(LIMIT)
+    assert caught.value.args == ("broken", 9)
+    if NOTES:
+        assert (
+            "raised by the property 'broken', needed by 'needs_broken'" in caught.value.__notes__
+        )
+    assert longest.result(LIMIT) == "brown"
+
+
+def test_cancelled(executor: Executor, gates: Gates) -> None:
+    """A property whose turn has not come is cancelled, and what needs it; others are not."""
+    if isinstance(executor, SerialExecutor):
+        pytest.skip("nothing is ever pending")
+    started, release = gates.gate(), gates.gate()
+    inputs = {"texts": TEXTS, "started": started, "release": release}
+    run = report.on(executor, journal=gates.journal(), **inputs)
+    held, longest = run.future("held"), run.future("longest")
+    started.wait()
+    needs_held = run.future("needs_held")
+    assert needs_held.cancel()
+    release.open()
+    assert held.result(LIMIT) == 9
+    assert longest.result(LIMIT) == "brown"
+    assert run.wait(LIMIT)
+    assert needs_held.cancelled()
+
+
+@pytest.mark.parametrize("kind", ["processes", "loky", "dask"])
+def test_a_dying_worker(kind: str, gates: Gates) -> None:
+    """The property of the call, and what needs it, fail with the executor's own error."""
+    with KINDS[kind]() as executor:
+        run = report.on(executor, texts=TEXTS, journal=gates.journal())
+        futures = [run.future(name) for name in ("longest", "needs_dead")]
+        assert not wait(futures, LIMIT).not_done
+        error = futures[1].exception()
+        assert isinstance(error, BrokenExecutor)
+        if NOTES:
+            assert "needed by 'needs_dead'" in error.__notes__[-1]
+        if kind == "dask":
+            assert isinstance(error, WorkerDied)
+            assert futures[0].result() == "brown"
+
+
+@pytest.mark.parametrize("kind", ["processes", "loky", "dask"])
+def test_dying_workers_of_many_calls(kind: str) -> None:
+    """Of properties with many pending calls each ends, also those of other runs."""
+    with KINDS[kind]() as executor:
+        runs = [report.on(executor, numbers=range(10)) for _ in range(2)]
+        dying, living = runs[0].future("dying"), [run.future("living") for run in runs]
+        assert not wait([dying, *living], LIMIT).not_done
+        assert isinstance(dying.exception(), BrokenExecutor)
+        for future in living:
+            if kind == "dask":
+                assert future.result() == list(range(10))
+            else:
+                assert isinstance(future.exception(), BrokenExecutor)
+
+
+@pytest.mark.parametrize("kind", ["processes", "dask"])
+def test_shut_down_amid_a_run(kind: str, gates: Gates) -> None:
+    """Every property ends: computed, cancelled, or with what the executor says to its submit."""
+    started, release = gates.gate(), gates.gate()
+    inputs = {"texts": TEXTS, "started": started, "release": release}
+    with KINDS[kind]() as executor:
+        run = report.on(executor, journal=gates.journal(), **inputs)
+        needs_held, held = run.future("needs_held"), run.future("held")
+        started.wait()
+        executor.shutdown(wait=False, cancel_futures=True)
+        release.open()
+        assert held.result(LIMIT) == 9
+        with pytest.raises(RuntimeError, match="shutdown"):
+            needs_held.result(LIMIT)
+
+
+def test_two_executors_in_one_graph(gates: Gates) -> None:
+    """A pool of threads beside Dask, and Dask with options, each by name."""
+    with DaskExecutor(1) as dask, ThreadPoolExecutor(1, "names") as pool:
+        executors = {"default": dask, "names": pool, "urgent": dask.with_options(priority=5)}
+        run = report.on(executors, texts=TEXTS, journal=gates.journal())
+        here, *rest = run["threads"]
+        assert here == ("the", "names_0")
+        assert [word for word, _ in rest] == ["brown", "dog"]
+        assert run["top"] == ["the", "brown", "dog"]

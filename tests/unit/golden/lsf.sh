@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+
+#BSUB -J dask-worker
+#BSUB -e /nosuch/logs/mysite-<number>-%J.err
+#BSUB -o /nosuch/logs/mysite-<number>-%J.out
+#BSUB -q normal
+#BSUB -P "abc"
+#BSUB -n 16
+#BSUB -R "span[hosts=1]"
+#BSUB -M 68720
+#BSUB -W 02:00
+export DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=60s
+module load python
+/sw/python/bin/python -m distributed.cli.dask_worker tls://<scheduler>:<port> --name mysite-<number> --nthreads 16 --memory-limit 64.00GiB --nanny --death-timeout 120 --local-directory $TMPDIR --lifetime 6600s --lifetime-stagger 150s --dashboard-address 127.0.0.1:0 --interface ib0 --protocol tls:// --tls-ca-file /nosuch/shared/run-XXXXXXXX/ca.pem --tls-cert /nosuch/shared/run-XXXXXXXX/worker.pem --tls-key /nosuch/shared/run-XXXXXXXX/worker-key.pem

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+
+#OAR -n dask-worker
+#OAR -q default
+#OAR -l /nodes=1/core=16,walltime=02:00:00
+#OAR -O /nosuch/logs/dask-worker.%jobid%.out
+#OAR -E /nosuch/logs/dask-worker.%jobid%.err
+export DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP=60s
+module load python
+/sw/python/bin/python -m distributed.cli.dask_worker tls://<scheduler>:<port> --name mysite-<number> --nthreads 16 --memory-limit 64.00GiB --nanny --death-timeout 120 --local-directory $TMPDIR --lifetime 6600s --lifetime-stagger 150s --dashboard-address 127.0.0.1:0 --interface ib0 --protocol tls:// --tls-ca-file /nosuch/shared/run-XXXXXXXX/ca.pem --tls-cert /nosuch/shared/run-XXXXXXXX/worker.pem --tls-key /nosuch/shared/run-XXXXXXXX/worker-key.pem
