@@ -7,7 +7,8 @@ the rules, are in `daskexec._lifetimes`; the workers' side of it is in `daskexec
     ------                               ----
     no time for a task: refuses it --->  learns its end, asks the others for theirs; queues the
                                          task again, to be placed where it fits, or *held*
-    new workers have come         --->  held tasks are taken back, and placed anew
+    workers have come, or gone    --->  held tasks are taken back, and placed anew; so are
+                                         those placed on workers that are all gone
     ends under a call             --->  gives it up there before Dask runs it anywhere again;
                                          queues it, for a worker with more time; or fails it
 
@@ -92,7 +93,7 @@ class Endings:
             line.backend.watch_ends()
 
     def learn(self, ends: Ends) -> None:
-        """Take note of when workers end; take back what is held if there are new ones."""
+        """Take note of when workers end; take back what is to be placed anew."""
         held, line = self._ledger.learn_ends(ends), self._line()
         if held and line is not None and line.backend.alive():
             answer = line.backend.withdraw([task.key for task in held])

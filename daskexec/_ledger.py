@@ -380,6 +380,8 @@ class Ledger:
                 was_cut=any(load.cuts for load in loads),
                 strict=bool(task.options.resources),
             )
+            if where is not None:
+                task.placed = where.workers
             if where is not None and where.strict and task.key in self.sent:
                 task.held = True
                 self._held += 1
@@ -391,11 +393,20 @@ class Ledger:
             return where
 
     def learn_ends(self, ends: Ends) -> list[Task]:
-        """Take note of when workers end; return the held tasks, if some of these are new."""
+        """Take note of when workers end; return the tasks that are to be placed anew.
+
+        These are the held ones, if there are new workers, and those of which all workers that
+        they were placed on have gone: Dask would not give them to others that come later.
+        """
         with self.changed:
             self.lifetimes.keep(ends.workers)
             self.lifetimes.learn(ends.new)
-            return [task for task in self.sent.values() if task.held] if ends.new else []
+            return [
+                task
+                for task in self.sent.values()
+                if (task.held and ends.new)
+                or (task.placed and ends.workers.isdisjoint(task.placed))
+            ]
 
     def cut(self, task: Task, ran: float, lifetime: float) -> list[tuple[float, float]]:
         """Note that a worker's end cut off the only call that a task has not told of.

@@ -167,6 +167,7 @@ class Task:
         "mixed",
         "observed",
         "options",
+        "placed",
         "seconds",
         "since",
         "slot",
@@ -186,6 +187,7 @@ class Task:
         self.told, self.end = 0, len(load)
         self.started: Started | None = None
         self.started_at = 0.0  # when that was heard
+        self.placed: tuple[str, ...] = ()  # the only workers that have the time for it
         self.held = False  # it waits for a worker that is to come, or is to be placed anew then
         self.begun = 0  # workers that have begun it: Dask tries again by itself
         self.submitted = False  # the backend has it

@@ -153,6 +153,27 @@ def test_what_a_leaving_worker_refuses_is_held() -> None:
     assert not settled.futures[0].done()
 
 
+def test_what_was_placed_on_workers_that_are_gone_is_placed_anew() -> None:
+    """Dask would not give it to those that come later."""
+    settled, backend = ending(1)
+    ledger = settled.ledger
+    alive = frozenset({"tcp://a:1", "tcp://b:1"})
+    settled.settler._handle(
+        Ends({"tcp://a:1": (2.0, 3600.0), "tcp://b:1": (3000.0, 3600.0)}, alive)
+    )
+    where = ledger.place(settled.task, 60.0)
+    assert where is not None
+    assert where.workers == ("tcp://b:1",)
+    settled.settler._handle(Ends({}, frozenset({"tcp://b:1"})))
+    assert backend.withdrawn == []
+    settled.settler._handle(Ends({}, frozenset()))
+    heard(settled)
+    assert backend.withdrawn == [settled.task.key]
+    (task,) = ledger.take()
+    ledger.send(task)
+    assert ledger.place(task, 60.0) is None
+
+
 def test_a_call_that_is_cut_off_again_and_again_fails() -> None:
     """First it is tried again, asking for more time; then its future says what happened."""
     settled, backend = ending(1)
