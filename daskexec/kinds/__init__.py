@@ -95,9 +95,8 @@ def open_cluster(config: ClusterConfig, workers: int | None = None) -> RunningCl
     """
     module = importlib.import_module(f"daskexec.kinds.{_HOMES[config.kind]}")
     with contextlib.ExitStack() as settings:
-        settings.enter_context(
-            config.in_force()
-        )  # read by what is started here, and its processes
+        # Read by what is started here, and by its processes.
+        settings.enter_context(config.in_force())
         opened: RunningCluster = module.open_cluster(config, workers)
         keep = getattr(opened, "keep", None)  # of a scheduler in this process, until its close
         if keep is not None:
