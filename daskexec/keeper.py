@@ -142,6 +142,8 @@ class Keeper:
         with self._lock:
             if not entry.left or self._owner is not None:
                 return None, "its client has ended"
+            if not entry.folder.exists():
+                return 0.0, "its folder was removed: nobody could come back to it"
             assert entry.until is not None
             if not self._pending():
                 idle = self._idle_since + entry.idle_timeout
@@ -175,7 +177,7 @@ class Keeper:
         finally:
             if results is not None:
                 results.close()
-            if keep:
+            if keep and entry.folder.exists():
                 entry.save()
             else:
                 shutil.rmtree(entry.folder, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections import Counter
@@ -520,6 +521,21 @@ def test_ends_when_kept_no_longer(gates: Gates, state: Path) -> None:
     all_gone(processes)
     eventually(lambda: not _state.entries(), "it is forgotten")
     assert os.listdir(state) == []
+
+
+def test_ends_when_nobody_can_come_back(gates: Gates) -> None:
+    """When the folder of a cluster that was left is removed, the cluster ends."""
+    executor = start(1)
+    started = gates.gate()
+    held = executor.submit(calls.hold, started, gates.gate())
+    started.wait()
+    executor.detach("night", futures=[held])
+    entry = entry_of("night")
+    processes = family(entry.pid)
+    shutil.rmtree(entry.folder)
+    gates.open_all()
+    all_gone(processes)
+    assert not Path(entry.socket).parent.exists()
 
 
 def test_keeper_killed(gates: Gates) -> None:
