@@ -71,6 +71,8 @@ class ClusterConfig:
             yield
             return
         import dask
+        import distributed  # its defaults would go with the settings, if they came in between
 
+        assert distributed
         with dask.config.set(dict(self.dask_config)):
             yield

@@ -657,3 +657,21 @@ def test_filling_in(text: str, value: str, default: str) -> None:
         assert fill(f"{text}${{A:-{default}}}", {"A": value}) == text + (value or default)
         assert fill(f"${{A:-{default}}}", {}) == default
     assert fill(f"$${{A}}{text}$A", {"A": value}) == f"${{A}}{text}$A"
+
+
+def test_settings_leave_the_defaults_of_dask_as_they_are() -> None:
+    """Also where ``distributed``, which brings its own defaults, was not imported before."""
+    program = (
+        "import sys, dask\n"
+        "from daskexec import ClusterConfig\n"
+        "name = 'distributed.scheduler.allowed-failures'\n"
+        "config = ClusterConfig(name='x', kind='local', dask_config={name: 77})\n"
+        "assert 'distributed' not in sys.modules\n"
+        "with config.in_force():\n"
+        "    assert dask.config.get(name) == 77\n"
+        "print(dask.config.get(name), dask.config.get('distributed.worker.memory.target'))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout.split() == ["3", "0.6"], ran.stderr
