@@ -394,13 +394,13 @@ def test_dead_gateway() -> None:
 
 def test_silent_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that listens and never answers is given up."""
-    from daskexec.kinds import gateway
+    from daskexec.kinds import gateway, open_cluster
 
-    monkeypatch.setattr(gateway, "REQUEST", 0.5)
+    monkeypatch.setattr(gateway, "REQUEST", 0.5)  # here: a keeper would not see it
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = nowhere(listener.getsockname()[1])
         with pytest.raises(ClusterUnreachable, match=r"did not answer within 0\.5 s"):
-            DaskExecutor(cluster=config)
+            open_cluster(config)
 
 
 @pytest.mark.parametrize("status", [200, 404])
