@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import getpass
 import importlib.util
 import ipaddress
@@ -11,9 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from daskexec.config import ClusterConfig
-from daskexec.errors import ConfigError, PackageMissing
+from daskexec.errors import PackageMissing
+from daskexec.kinds._workers_only import check, wrong
 
-__all__ = ["AUTH_KEYS", "KEYS", "checked", "closest", "wrong"]
+__all__ = ["AUTH_KEYS", "KEYS", "checked"]
 
 #: What ``cluster_kwargs`` may hold. ``options`` is a shorter name for ``cluster_options``;
 #: ``cluster_name`` names a cluster that runs already, which is then used and left running.
@@ -37,16 +37,7 @@ def checked(config: ClusterConfig) -> dict[str, Any]:
     from dask_gateway.utils import format_template
 
     given = dict(config.cluster_kwargs)
-    for key in given:
-        if key not in KEYS:
-            raise wrong(config, f"{key!r} is no key of a gateway{closest(key, KEYS)}")
-    for key in config.adapt:
-        if key not in ("minimum", "maximum"):
-            raise wrong(
-                config, f"a gateway adapts by 'minimum' and 'maximum' workers only, not {key!r}"
-            )
-    if config.scale and list(config.scale) != ["workers"]:
-        raise wrong(config, "a gateway is scaled by workers: scale: {workers: 4}")
+    check(config, KEYS, "a gateway", of="a gateway")
     options = given.pop("options", None)
     given.setdefault("cluster_options", options or {})
     if not isinstance(given["cluster_options"], Mapping):
@@ -112,13 +103,3 @@ def _auth(config: ClusterConfig, given: Any) -> Any:
         username=str(given.get("username") or getpass.getuser()),
         password=str(given.get("password") or ""),
     )
-
-
-def wrong(config: ClusterConfig, message: str) -> ConfigError:
-    source = config.source or config.name
-    return ConfigError(f"{source}: {message}", source)
-
-
-def closest(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""

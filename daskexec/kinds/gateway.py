@@ -29,7 +29,8 @@ from daskexec.errors import (
     ExecutorWarning,
 )
 from daskexec.kinds import needs
-from daskexec.kinds._gateway_settings import checked, closest, wrong
+from daskexec.kinds._gateway_settings import checked
+from daskexec.kinds._workers_only import closest, wrong
 
 __all__ = ["open_cluster"]
 

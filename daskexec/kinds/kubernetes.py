@@ -10,7 +10,6 @@ and of what the calls import.
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -21,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from daskexec.config import ClusterConfig
-from daskexec.errors import ClusterStartFailed, ClusterUnreachable, ConfigError
+from daskexec.errors import ClusterStartFailed, ClusterUnreachable
 from daskexec.kinds import needs
+from daskexec.kinds._workers_only import check, wrong
 
 __all__ = ["KEYS", "open_cluster"]
 
@@ -126,19 +126,8 @@ class _KubeCluster:
 
 def _checked(config: ClusterConfig) -> dict[str, Any]:
     """Return the arguments for ``KubeCluster``, checked, with a name and a worker command."""
+    check(config, KEYS, "Kubernetes", of="kind kubernetes")
     options = dict(config.cluster_kwargs)
-    for key in options:
-        if key not in KEYS:
-            near = difflib.get_close_matches(key, KEYS, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            raise _wrong(config, f"{key!r} is no key of kind kubernetes{hint}")
-    for key in config.adapt:
-        if key not in ("minimum", "maximum"):
-            raise _wrong(
-                config, f"Kubernetes adapts by 'minimum' and 'maximum' workers only, not {key!r}"
-            )
-    if config.scale and list(config.scale) != ["workers"]:
-        raise _wrong(config, "Kubernetes is scaled by workers: scale: {workers: 4}")
     spec = options.get("custom_cluster_spec")
     if isinstance(spec, str):
         options["custom_cluster_spec"] = os.path.expanduser(spec)
@@ -157,7 +146,7 @@ def _create_mode(config: ClusterConfig, name: str) -> Any:
         return CreateMode[name.upper()]
     except KeyError:
         modes = ", ".join(mode.name for mode in CreateMode)
-        raise _wrong(config, f"create_mode must be one of {modes}, not {name!r}") from None
+        raise wrong(config, f"create_mode must be one of {modes}, not {name!r}") from None
 
 
 def _check_kubeconfig() -> None:
@@ -201,8 +190,3 @@ def _failure(exc: Exception, name: str) -> Exception:
         f"with kubectl describe daskcluster {name}; what is left of it goes with kubectl delete "
         f"daskcluster {name}"
     )
-
-
-def _wrong(config: ClusterConfig, message: str) -> ConfigError:
-    source = config.source or config.name
-    return ConfigError(f"{source}: {message}", source)
