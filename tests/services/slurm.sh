@@ -15,18 +15,7 @@ CPUS=4 MEMORY=4000
 HOST=$(hostname -s)
 export SLURM_CONF=$BASE/slurm.conf
 
-alive() { [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null; }
-
-stop() { # the process of a pid file: TERM, then KILL after 5 s
-    local pid
-    if alive "$1"; then
-        pid=$(cat "$1")
-        kill "$pid" 2>/dev/null || true
-        for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep .1; done
-        kill -9 "$pid" 2>/dev/null || true
-    fi
-    rm -f "$1"
-}
+. "$(dirname "${BASH_SOURCE[0]}")/daemons.sh"
 
 configure() {
     mkdir -p "$BASE"/{state,log,run,munge}
