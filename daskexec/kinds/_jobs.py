@@ -9,7 +9,6 @@ requeueing, workers that leave before the walltime) is in `daskexec.config`.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from typing import Any
 
 from daskexec.config import ClusterConfig
 from daskexec.errors import ClusterStartFailed, ConfigError
+from daskexec.kinds import needs
 
 __all__ = ["cluster_class", "cluster_options", "job_script", "processes_of", "told"]
 
@@ -47,17 +47,11 @@ def cluster_class(kind: str) -> Any:
 
     Raises
     ------
-    ClusterStartFailed
+    PackageMissing
         dask-jobqueue is not installed.
     """
-    try:
-        with _ctrl_c_left_alone():
-            return getattr(importlib.import_module("dask_jobqueue"), _CLASSES[kind])
-    except ImportError as exc:
-        raise ClusterStartFailed(
-            f"clusters of kind {kind} need dask-jobqueue, which cannot be imported ({exc}): "
-            f"pip install 'daskexec[hpc]'"
-        ) from None
+    with _ctrl_c_left_alone():
+        return getattr(needs("dask_jobqueue", extra="hpc", kind=kind), _CLASSES[kind])
 
 
 @contextlib.contextmanager
@@ -152,7 +146,7 @@ def job_script(config: ClusterConfig) -> str:
     ------
     ConfigError
         dask-jobqueue does not take what the config says.
-    ClusterStartFailed
+    PackageMissing
         dask-jobqueue is not installed.
     """
     made = cluster_class(config.kind)

@@ -45,7 +45,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import logging
 import sys
@@ -57,6 +56,7 @@ from typing import Any, TypeVar
 from daskexec._security import is_loopback, warn_insecure
 from daskexec.config import ClusterConfig
 from daskexec.errors import ClusterStartFailed, ConfigError
+from daskexec.kinds import needs
 from daskexec.kinds.ssh_hosts import (
     FIXED,
     SHELL,
@@ -364,8 +364,7 @@ class _SSHCluster:
 
 def open_cluster(config: ClusterConfig, workers: int | None) -> _SSHCluster:
     """Connect to the hosts, start a scheduler and workers; return when all have joined."""
-    if importlib.util.find_spec("asyncssh") is None:
-        raise ClusterStartFailed("clusters by SSH need asyncssh: pip install 'daskexec[ssh]'")
+    needs("asyncssh", extra="ssh", kind="ssh")
     cluster = _SSHCluster(config)
     cluster.start()
     return cluster

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from daskexec import ClusterStartFailed, PackageMissing
 from daskexec.config import ClusterConfig
 from daskexec.config.keys import KINDS
-from daskexec.kinds import _gateway_settings, kubernetes, needs
+from daskexec.kinds import _gateway_settings, kubernetes, needs, open_cluster
 
 
 def test_modules_take_what_the_table_says() -> None:
@@ -63,3 +64,21 @@ def test_a_package_that_a_package_misses_is_named(
 def test_a_package_that_is_there_is_returned() -> None:
     """What is installed is imported and returned."""
     assert needs("json.decoder", extra="hpc", kind="slurm") is sys.modules["json.decoder"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "package", "extra"),
+    [
+        ("slurm", "dask_jobqueue", "hpc"),
+        ("ssh", "asyncssh", "ssh"),
+        ("gateway", "dask_gateway", "gateway"),
+    ],
+)
+def test_every_kind_says_so_alike(
+    kind: Any, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the kind, its package missing is the same error, before anything is started."""
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(PackageMissing, match=rf"pip install 'daskexec\[{extra}\]'") as caught:
+        open_cluster(ClusterConfig(name="mine", kind=kind), None)
+    assert caught.value.name == package
