@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import threading
 import weakref
 from collections.abc import Callable, Iterator
@@ -75,7 +76,10 @@ class Placing:
         direct: bool | None,
         coming: int,
     ) -> None:
-        self._client, self._executor, self._alive = client, executor, alive
+        self._client, self._alive = client, alive
+        # A keeper that goes on with an executor's calls counts its objects and attempts anew. A
+        # key of its own, or what the first client releases might be what the keeper has just sent.
+        self._mark = f"{executor}-{secrets.token_hex(4)}"
         self._direct, self._coming = direct, coming
         # Dask forgets an object when the last reference to its place goes.
         self._places: weakref.WeakKeyDictionary[Place, _Placed] = weakref.WeakKeyDictionary()
@@ -127,7 +131,7 @@ class Placing:
 
     async def _scatter(self, placed: _Placed, large: Large) -> None:
         placed.attempts += 1
-        key = f"{large.place.key}-{self._executor}-{placed.attempts}"
+        key = f"{large.place.key}-{self._mark}-{placed.attempts}"
         workers = await self._client.nthreads(asynchronous=True)
         while not workers and self._coming and self._alive():
             await asyncio.sleep(0.02)
