@@ -813,5 +813,7 @@ class _Hub:
                     worn=message.get("worn", False),
                     left=message.get("left", 0.0),
                     lifetime=message.get("lifetime", 0.0),
+                    host=message.get("host", ""),
+                    began=message.get("began", 0.0),
                 )
             )

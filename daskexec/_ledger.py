@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -31,6 +32,8 @@ from daskexec._batching import BatchPolicy
 from daskexec._board import Board
 from daskexec._lifetimes import Lifetimes, Where, usable
 from daskexec._messages import Ends, Started
+from daskexec._recording import begun as record_of_begun
+from daskexec._records import Record
 from daskexec._tasks import IN_HAND, OVER, PARKED, QUEUED, SENT, Call, Job, Stretch, Task
 from daskexec.options import CallOptions
 
@@ -344,6 +347,7 @@ class Ledger:
                 if calls:
                     task.key = _attempt_key(calls[0].future.key, 1 + calls[0].resent)
             task.end = len(task.load)
+            task.sent_at = time.time()
             turn = 0
             if task.end:
                 self._rank(task)
@@ -476,8 +480,10 @@ class Ledger:
         with self.changed:
             return [task.options for task in self.sent.values() if task.started is None]
 
-    def told(self, task: Task, first: int, count: int) -> tuple[int, int]:
-        """Note that the results of `count` members from `first` on are here.
+    def told(
+        self, task: Task, first: int, count: int, record: Record | None = None
+    ) -> tuple[int, int]:
+        """Note that the results of `count` members from `first` on are here, and what ran them.
 
         Returns
         -------
@@ -493,8 +499,10 @@ class Ledger:
                 self.pending -= stop - start
             else:
                 for call in task.load[start:stop]:
-                    # All else it holds goes with it, soon.
-                    call.stage, call.future._call = OVER, None
+                    future = call.future
+                    future._record = record.after(call.begun) if call.begun and record else record
+                    # All else it holds goes with it, soon. The last: see DaskFuture.info.
+                    call.stage, future._call = OVER, None
                 self.pending -= stop - start
             if task.told == task.end:
                 self._unsend(task)
@@ -564,6 +572,8 @@ class Ledger:
         if call.stage != OVER:
             self.pending -= 1
         call.stage = OVER
+        if call.task is not None and call.task.started is not None:
+            call.future._record = record_of_begun(call.task).after(call.begun)
         call.fn = call.args = call.kwargs = call.blob = call.carried = None
         call.task = call.function = None
         call.large = ()

@@ -37,7 +37,8 @@ class Started:
     """A worker has begun a task.
 
     `worn`: it will take no more and wants to be replaced. `left`: seconds until it ends, and
-    `lifetime`: those it was given, if it has such an end.
+    `lifetime`: those it was given, if it has such an end. `host`: its machine's name; `began`:
+    when it began, by its clock.
     """
 
     key: str
@@ -47,6 +48,8 @@ class Started:
     worn: bool = False
     left: float = 0.0
     lifetime: float = 0.0
+    host: str = ""
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
