@@ -42,7 +42,18 @@ from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle, CodePlugin
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
+from daskexec._messages import (
+    Cut,
+    Done,
+    Ends,
+    Failed,
+    Lost,
+    Slow,
+    Started,
+    Surveyed,
+    Threads,
+    Waits,
+)
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -801,6 +812,8 @@ class _Hub:
         elif backend is not None and "cut" in message:
             cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
             backend._report(cut)
+        elif backend is not None and "waits" in message:
+            backend._report(Waits(key=message["waits"], worker=message["worker"]))
         elif backend is not None and "slow" in message:
             backend._report(Slow(key=message["slow"], worker=message["worker"]))
         elif backend is not None:

@@ -89,6 +89,7 @@ class Ledger:
         self._parked: set[Call] = set()
         self._in_hand = 0  # tasks
         self._held = 0  # of the sent ones
+        self._waiting = 0  # of these too: they wait for calls of their own
         self._seconds = 0.0  # expected, of the tasks in hand and sent
         self._sends = 0  # first attempts
         self._worn: dict[int, set[str]] = {}  # process id -> keys it still owes
@@ -185,6 +186,7 @@ class Ledger:
         if queue is None:
             return None
         held = min(self._held, self.HELD * max(self.threads, 4))
+        held += self._waiting
         there, seconds = len(self.sent) + self._in_hand - held, self._seconds
         again = queue[0].since is not None
         if not self.policy.is_open(self.threads, there, 0.0 if again else seconds):
@@ -467,6 +469,19 @@ class Ledger:
                 }
             return task
 
+    def waits(self, task: Task) -> None:
+        """Note that a call of a task has given its thread back: it takes no room any more.
+
+        Else calls that wait for calls of their own would fill the window, and these never run.
+        """
+        with self.changed:
+            if task.key in self.sent and not task.waits:
+                task.waits = True
+                self._waiting += 1
+                self._seconds -= task.seconds
+                task.seconds = 0.0
+                self.wake()
+
     def worn_out(self) -> list[int]:
         """Return, once, the worn worker processes of which nothing is to come any more."""
         with self.changed:
@@ -702,6 +717,9 @@ class Ledger:
         if task.held:
             task.held = False
             self._held -= 1
+        if task.waits:
+            task.waits = False
+            self._waiting -= 1
         if not self.sent and not self._in_hand:
             self._seconds = 0.0  # no drift
         if task.slot >= 0 and self.board is not None:

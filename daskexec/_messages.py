@@ -29,6 +29,7 @@ __all__ = [
     "Started",
     "Surveyed",
     "Threads",
+    "Waits",
 ]
 
 
@@ -63,6 +64,14 @@ class Done:
 @dataclass(frozen=True, slots=True)
 class Slow:
     """A call of a task takes long, and others wait behind it on its worker."""
+
+    key: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A call of a task has submitted calls: its thread is free for others while it waits."""
 
     key: str
     worker: str

@@ -264,7 +264,12 @@ class Run:
         """
         running.give_thread_back = None
         self.hand_back()
+        ticket, worker = self.ticket, distributed.get_worker()
         distributed.secede()
+        # Or the client would think that its thread has enough to do, and that what was handed
+        # back is still here.
+        message = {"daskexec": ticket.executor, "waits": ticket.key, "worker": worker.address}
+        worker.log_event(ticket.topic, message)
 
 
 def failure_of(exc: BaseException) -> Failure:

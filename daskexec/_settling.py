@@ -37,6 +37,7 @@ from daskexec._messages import (
     Started,
     Surveyed,
     Threads,
+    Waits,
 )
 from daskexec._parcel import loaded
 from daskexec._patience import Patience
@@ -157,6 +158,8 @@ class Settler:
                     self.withdrawn(answer.result(), task)
         elif isinstance(message, Slow):
             self._slow(message)
+        elif isinstance(message, Waits):
+            self._waits(message)
         elif isinstance(message, Relief):
             self._relieved(message)
         elif isinstance(message, Surveyed):
@@ -290,6 +293,17 @@ class Settler:
         answer = line.backend.relieve(message.key, message.worker, keys)
         self.reliefs.add(answer)
         answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, others)))
+
+    def _waits(self, message: Waits) -> None:
+        """A call waits for others: it takes no room, and what was behind it goes elsewhere."""
+        task, line = self._ledger.sent.get(message.key), self.line
+        if task is None:
+            return
+        self._ledger.waits(task)
+        if task.end - task.told > 1 and line is not None and self.relieving:
+            answer = line.backend.relieve(message.key, message.worker, [])
+            self.reliefs.add(answer)
+            answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, [])))
 
     def _relieved(self, relief: Relief) -> None:
         self.reliefs.discard(relief.answer)

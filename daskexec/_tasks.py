@@ -180,6 +180,7 @@ class Task:
         "started_at",
         "submitted",
         "told",
+        "waits",
     )
 
     def __init__(
@@ -195,6 +196,7 @@ class Task:
         self.held = False  # it waits for a worker that is to come, or is to be placed anew then
         self.begun = 0  # workers that have begun it: Dask tries again by itself
         self.submitted = False  # the backend has it
+        self.waits = False  # a call of it waits for others, and has given its thread back
         self.slow = False  # a call of it was reported as slow
         self.mixed = False  # its calls are not all of `function`
         self.observed = 0.0  # seconds that its calls are known to have taken
