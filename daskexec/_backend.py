@@ -813,7 +813,7 @@ class _Hub:
             cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
             backend._report(cut)
         elif backend is not None and "waits" in message:
-            backend._report(Waits(key=message["waits"], worker=message["worker"]))
+            backend._report(Waits(key=message["waits"], begun=message["begun"]))
         elif backend is not None and "slow" in message:
             backend._report(Slow(key=message["slow"], worker=message["worker"]))
         elif backend is not None:

@@ -71,10 +71,13 @@ class Slow:
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """A call of a task has submitted calls: its thread is free for others while it waits."""
+    """A call of a task has submitted calls: its thread is free for others while it waits.
+
+    It is the last of the `begun` calls of its task; those behind it were handed back.
+    """
 
     key: str
-    worker: str
+    begun: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -290,6 +290,8 @@ class _Watch:
 
     def _waited_for(self) -> bool:
         """Tell whether anything waits for the running call to end."""
+        if self.run.thread_is_free:  # nothing but what is over waits for it
+            return self.seen > self.told
         return bool(
             self.run.todo
             or self.seen > self.told

@@ -64,6 +64,8 @@ class Run:
         What the calls that are over came to.
     over : bool
         The task has ended.
+    thread_is_free : bool
+        Its running call has given its thread back.
     place : (str, str, str) or None
         Address, name and host of the worker.
     """
@@ -87,7 +89,7 @@ class Run:
         self._wall = 0.0  # when it was started, in seconds since the epoch
         self.place: tuple[str, str, str] | None = None
         self._output = b""
-        self.over = False
+        self.over = self.thread_is_free = False
 
     def run(self, board: Board | None) -> None:
         """Run the calls until none is left to do; leave what they come to on the board."""
@@ -263,13 +265,14 @@ class Run:
         with all threads waiting so nothing would ever run.
         """
         running.give_thread_back = None
+        self.thread_is_free = True
         self.hand_back()
-        ticket, worker = self.ticket, distributed.get_worker()
+        ticket, begun = self.ticket, len(self.results) + 1
         distributed.secede()
         # Or the client would think that its thread has enough to do, and that what was handed
         # back is still here.
-        message = {"daskexec": ticket.executor, "waits": ticket.key, "worker": worker.address}
-        worker.log_event(ticket.topic, message)
+        message = {"daskexec": ticket.executor, "waits": ticket.key, "begun": begun}
+        distributed.get_worker().log_event(ticket.topic, message)
 
 
 def failure_of(exc: BaseException) -> Failure:

@@ -296,14 +296,10 @@ class Settler:
 
     def _waits(self, message: Waits) -> None:
         """A call waits for others: it takes no room, and what was behind it goes elsewhere."""
-        task, line = self._ledger.sent.get(message.key), self.line
-        if task is None:
-            return
-        self._ledger.waits(task)
-        if task.end - task.told > 1 and line is not None and self.relieving:
-            answer = line.backend.relieve(message.key, message.worker, [])
-            self.reliefs.add(answer)
-            answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, [])))
+        task = self._ledger.sent.get(message.key)
+        if task is not None:
+            self._ledger.waits(task)
+            self._ledger.again(task, message.begun)
 
     def _relieved(self, relief: Relief) -> None:
         self.reliefs.discard(relief.answer)
