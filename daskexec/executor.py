@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from daskexec import clusters
 from daskexec._batching import BatchPolicy, Sharing
 from daskexec._checks import check_chunksize, check_count
-from daskexec.futures import DaskFuture
+from daskexec.futures import DaskFuture, Promise
 from daskexec.options import CallOptions
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ __all__ = ["DaskExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 _DEFAULTS = CallOptions()
 
@@ -201,7 +205,43 @@ class DaskExecutor(Executor):
         finalizer = weakref.finalize(self, self._dispatcher.shutdown, wait=False)
         finalizer.atexit = False
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DaskFuture[T]:
+    # Type checkers take the first that fits: the stdlib's, then those with futures in the place
+    # of positional arguments.
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[[A], T], a: A | Promise[A], /) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(
+        self, fn: Callable[[A, B], T], a: A | Promise[A], b: B | Promise[B], /
+    ) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(
+        self,
+        fn: Callable[[A, B, C], T],
+        a: A | Promise[A],
+        b: B | Promise[B],
+        c: C | Promise[C],
+        /,
+    ) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(
+        self,
+        fn: Callable[[A, B, C, D], T],
+        a: A | Promise[A],
+        b: B | Promise[B],
+        c: C | Promise[C],
+        d: D | Promise[D],
+        /,
+    ) -> DaskFuture[T]: ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> DaskFuture[Any]:
         """Have ``fn(*args, **kwargs)`` run by a worker.
 
         Parameters
@@ -231,11 +271,14 @@ class DaskExecutor(Executor):
         -----
         What cannot be pickled fails the future, not this method. Within a call that runs on
         a worker, submitting gives the worker's thread back for other calls.
+
+        A type checker takes a future of an int where `fn` takes an int, as one of up to four
+        positional arguments. As a keyword argument, or within a list, it takes
+        ``typing.cast(int, future)``.
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")
-        future: DaskFuture[T] = self._dispatcher.submit(fn, args, kwargs, self._options)
-        return future
+        return self._dispatcher.submit(fn, args, kwargs, self._options)
 
     @overload
     def map(

@@ -13,15 +13,29 @@ from typing import Any, Protocol, TypeVar
 from daskexec._records import Record, info_of, under_way
 from daskexec.info import CallInfo, CallOutput
 
-__all__ = ["DaskFuture", "finish_all", "set_all_running"]
+__all__ = ["DaskFuture", "Promise", "finish_all", "set_all_running"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib's futures log this
 
 #: Guards the making of conditions, and the states of futures that have none. Held for
 #: assignments only; reentrant, since the garbage collector may run anything in between.
 _unwatched = threading.RLock()
+
+
+class Promise(Protocol[T_co]):
+    """For type checkers: a future of a `T_co`, or of what may stand for one.
+
+    The stdlib's type is invariant: there a future of an int is none of a float.
+    """
+
+    def done(self) -> bool: ...
+
+    def result(self, timeout: float | None = None) -> T_co: ...
+
+    def exception(self, timeout: float | None = None) -> BaseException | None: ...
 
 
 class Canceller(Protocol):
