@@ -157,7 +157,7 @@ class DaskBackend:
         self._failed_last = 0.0
         self._fetching: set[Any] = set()
         self._lost = False
-        self._closed = False
+        self._closed = self._hushed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._plugins: list[str] = []
         # Workers of an own cluster have what we have; those of a left one were looked at.
@@ -345,6 +345,12 @@ class DaskBackend:
             {"address": address, "name": str(w["name"]), "resources": w.get("resources") or {}}
             for address, w in info["workers"].items()
         ]
+
+    def hush(self) -> None:
+        """Stop listening, at once; on the client's loop, before somebody closes the client."""
+        if not self._hushed:
+            self._hushed = True
+            _Hub.of(self.client).leave(self)
 
     def close(self) -> None:
         """Stop listening and release what is left; the client stays as it is. Blocks."""
@@ -741,7 +747,7 @@ class DaskBackend:
 
     async def _close(self) -> None:
         self._closed = True
-        _Hub.of(self.client).leave(self)
+        self.hush()
         if self._survey is not None:
             await self._survey.end()
         for task in self._tasks:

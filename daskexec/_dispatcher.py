@@ -155,6 +155,13 @@ class Dispatcher:
         """
         self._home, self._initialized = home, initialized
 
+    def end_with_worker(self) -> None:
+        """End, since the worker ends whose calls' calls these are; on its event loop."""
+        self.shutdown(wait=False)
+        line = self._line
+        if line is not None:  # or the scheduler would complain that nobody listens any more
+            line.backend.hush()
+
     def give_way(self) -> None:
         """Within a call on a worker: give its thread back, for it will wait for others."""
         give_thread_back = getattr(running, "give_thread_back", None)

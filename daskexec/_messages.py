@@ -194,6 +194,9 @@ class Backend(Protocol):
     def describe_workers(self) -> list[dict[str, Any]]:
         """Return address, name and resources of every worker; blocks."""
 
+    def hush(self) -> None:
+        """Stop reporting, at once; on the thread that carries the backend."""
+
     def close(self) -> None:
         """Stop reporting and release what is left; blocks."""
 

@@ -38,6 +38,7 @@ from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
+    "EndPlugin",
     "InitializerPlugin",
     "abandon",
     "end_of",
@@ -393,6 +394,18 @@ class InitializerPlugin(WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         _initializers.pop(self.executor, None)
+
+
+class EndPlugin(WorkerPlugin):
+    """Has something done when a worker ends, before its client is closed; on its event loop."""
+
+    def __init__(self, do: weakref.WeakMethod[Any]) -> None:
+        self._do = do
+
+    def teardown(self, worker: Any) -> None:
+        do = self._do()
+        if do is not None:
+            do()
 
 
 # --- cancelling, values ---------------------------------------------------------------------

@@ -677,8 +677,9 @@ def _within(executor: str) -> DaskExecutor:
     """Return the executor for calls of the calls of an executor, in this worker process."""
     from distributed import get_client, get_worker
 
-    from daskexec._remote import has_initializer
+    from daskexec._remote import EndPlugin, has_initializer
 
+    worker = get_worker()
     with _attach_lock:
         found = _attached.get(executor)
         if found is None or not found._dispatcher.usable():
@@ -688,8 +689,10 @@ def _within(executor: str) -> DaskExecutor:
             found = DaskExecutor(cluster=get_client())
             found._dispatcher.act_for(executor, has_initializer(executor))
             _attached[executor] = found
+            end = EndPlugin(weakref.WeakMethod(found._dispatcher.end_with_worker))
+            worker.loop.add_callback(worker.plugin_add, end, f"daskexec-nested-{executor}")
         if executor not in _lingering:
-            loop = get_worker().loop
+            loop = worker.loop
             loop.add_callback(loop.call_later, _LINGER, _let_go, loop, executor)
         _lingering[executor] = found, monotonic() + _LINGER
     return found
