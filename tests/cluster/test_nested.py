@@ -106,6 +106,17 @@ def test_no_certificates_in_the_pickle(own: DaskExecutor) -> None:
     assert len(pickle.dumps(own)) < 500
 
 
+def test_ends_with_its_worker(caplog: pytest.LogCaptureFixture) -> None:
+    """When a worker ends so does what its calls used, and the scheduler hears of it in time."""
+    from distributed import LocalCluster
+
+    local = LocalCluster(1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0")
+    with local as cluster, DaskExecutor(cluster=cluster) as executor:
+        executor.submit(calls.shut_down_inside).result(LIMIT)
+        executor.submit(calls.current_ids).result(LIMIT)
+    assert [record for record in caplog.records if record.levelname == "CRITICAL"] == []
+
+
 def test_behind_a_call_that_waits(gates: Gates) -> None:
     """What shares a task with a call that waits for its own calls does not wait for it."""
     with DaskExecutor(1, sharing="always") as executor:
