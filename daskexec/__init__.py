@@ -31,12 +31,16 @@ if TYPE_CHECKING:
     from daskexec.futures import DaskFuture as DaskFuture
     from daskexec.graph import Graph as Graph
     from daskexec.graph import GraphRun as GraphRun
+    from daskexec.info import CallInfo as CallInfo
+    from daskexec.info import CallOutput as CallOutput
     from daskexec.select import SerialExecutor as SerialExecutor
     from daskexec.select import get_executor as get_executor
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CallInfo": "daskexec.info",
+    "CallOutput": "daskexec.info",
     "ClusterConfig": "daskexec.config",
     "ClusterStartFailed": "daskexec.errors",
     "ClusterUnreachable": "daskexec.errors",

@@ -42,7 +42,18 @@ from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle, CodePlugin
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
+from daskexec._messages import (
+    Cut,
+    Done,
+    Ends,
+    Failed,
+    Lost,
+    Slow,
+    Started,
+    Surveyed,
+    Threads,
+    Waits,
+)
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -146,7 +157,7 @@ class DaskBackend:
         self._failed_last = 0.0
         self._fetching: set[Any] = set()
         self._lost = False
-        self._closed = False
+        self._closed = self._hushed = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._plugins: list[str] = []
         # Workers of an own cluster have what we have; those of a left one were looked at.
@@ -334,6 +345,12 @@ class DaskBackend:
             {"address": address, "name": str(w["name"]), "resources": w.get("resources") or {}}
             for address, w in info["workers"].items()
         ]
+
+    def hush(self) -> None:
+        """Stop listening, at once; on the client's loop, before somebody closes the client."""
+        if not self._hushed:
+            self._hushed = True
+            _Hub.of(self.client).leave(self)
 
     def close(self) -> None:
         """Stop listening and release what is left; the client stays as it is. Blocks."""
@@ -730,7 +747,7 @@ class DaskBackend:
 
     async def _close(self) -> None:
         self._closed = True
-        _Hub.of(self.client).leave(self)
+        self.hush()
         if self._survey is not None:
             await self._survey.end()
         for task in self._tasks:
@@ -801,6 +818,8 @@ class _Hub:
         elif backend is not None and "cut" in message:
             cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
             backend._report(cut)
+        elif backend is not None and "waits" in message:
+            backend._report(Waits(key=message["waits"], begun=message["begun"]))
         elif backend is not None and "slow" in message:
             backend._report(Slow(key=message["slow"], worker=message["worker"]))
         elif backend is not None:
@@ -813,5 +832,7 @@ class _Hub:
                     worn=message.get("worn", False),
                     left=message.get("left", 0.0),
                     lifetime=message.get("lifetime", 0.0),
+                    host=message.get("host", ""),
+                    began=message.get("began", 0.0),
                 )
             )

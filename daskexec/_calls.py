@@ -103,11 +103,18 @@ class Ticket:
         Seconds after which no further call of the task is begun.
     needs : float
         Seconds that it is expected to take: a worker that ends before refuses it. 0: any takes it.
+    captures : bool
+        What its only call writes and logs is to come back with the outcome.
+    home : str
+        Id of the executor whose initializer, and whose globals of ``__main__``, are the calls';
+        "": its own. Another's within calls.
     """
 
     __slots__ = (
+        "captures",
         "executor",
         "has_initializer",
+        "home",
         "key",
         "load",
         "max_calls",
@@ -132,11 +139,14 @@ class Ticket:
         slow_after: float,
         stop_after: float,
         needs: float = 0.0,
+        captures: bool = False,
+        home: str = "",
     ) -> None:
         self.executor, self.key, self.topic, self.load = executor, key, topic, load
         self.slot, self.turn = slot, turn
         self.has_initializer, self.max_calls = has_initializer, max_calls
         self.slow_after, self.stop_after, self.needs = slow_after, stop_after, needs
+        self.captures, self.home = captures, home or executor
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return Ticket, (
@@ -151,6 +161,8 @@ class Ticket:
             self.slow_after,
             self.stop_after,
             self.needs,
+            self.captures,
+            self.home,
         )
 
     def __sizeof__(self) -> int:
@@ -183,9 +195,26 @@ class Outcome:
         Process that ran it, or began it.
     detail : int
         Of a refusal: how far the other process had come (`daskexec._board`).
+    place : (str, str, str) or None
+        Address, name and host of the worker that ran it.
+    began : float
+        When it began the first of these calls, by its clock.
+    output : bytes
+        What was captured of the only call (`daskexec._capture`).
     """
 
-    __slots__ = ("bodies", "count", "detail", "first", "kind", "pid", "seconds")
+    __slots__ = (
+        "began",
+        "bodies",
+        "count",
+        "detail",
+        "first",
+        "kind",
+        "output",
+        "pid",
+        "place",
+        "seconds",
+    )
 
     def __init__(
         self,
@@ -197,10 +226,14 @@ class Outcome:
         seconds: Sequence[float] = (),
         pid: int = 0,
         detail: int = 0,
+        place: tuple[str, str, str] | None = None,
+        began: float = 0.0,
+        output: bytes = b"",
     ) -> None:
         self.kind, self.bodies, self.first, self.seconds = kind, bodies, first, seconds
         self.count = len(bodies) if count < 0 else count
         self.pid, self.detail = pid, detail
+        self.place, self.began, self.output = place, began, output
 
     def unpacked(self) -> list[Any]:
         """Return a body for each call."""
@@ -221,11 +254,20 @@ class Outcome:
             bodies = _beside(bodies)
         seconds = array("d", self.seconds).tobytes()
         return _outcome, (
-            (self.kind, bodies, self.count, self.first, seconds, self.pid, self.detail)
+            self.kind,
+            bodies,
+            self.count,
+            self.first,
+            seconds,
+            self.pid,
+            self.detail,
+            self.place,
+            self.began,
+            self.output,
         )
 
     def __sizeof__(self) -> int:
-        return 300 + 50 * self.count + self.size()
+        return 300 + 50 * self.count + self.size() + len(self.output)
 
 
 def _beside(body: Any) -> Any:
@@ -235,10 +277,21 @@ def _beside(body: Any) -> Any:
 
 
 def _outcome(
-    kind: str, bodies: Any, count: int, first: int, seconds: bytes, pid: int, detail: int
+    kind: str, bodies: Any, count: int, first: int, seconds: bytes, *more: Any
 ) -> Outcome:
-    times = array("d", seconds)
-    return Outcome(kind, bodies, count=count, first=first, seconds=times, pid=pid, detail=detail)
+    pid, detail, place, began, output = more
+    return Outcome(
+        kind,
+        bodies,
+        count=count,
+        first=first,
+        seconds=array("d", seconds),
+        pid=pid,
+        detail=detail,
+        place=place,
+        began=began,
+        output=output,
+    )
 
 
 def size_of(body: Body) -> int:

@@ -40,6 +40,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from time import time
 from typing import Any
 
 from daskexec._batching import BatchPolicy
@@ -102,6 +103,7 @@ class Dispatcher:
         opaque: bool = False,
     ) -> None:
         self.executor = executor
+        self._home, self._initialized = "", False
         self._width = width
         self._connect = connect
         self._policy = policy
@@ -146,6 +148,20 @@ class Dispatcher:
         self.enter(call)
         return future
 
+    def act_for(self, home: str, initialized: bool) -> None:
+        """Within a call: run calls as those of the executor that runs it; before the first.
+
+        Its globals of ``__main__`` are theirs, and so is its initializer, if it has one.
+        """
+        self._home, self._initialized = home, initialized
+
+    def end_with_worker(self) -> None:
+        """End, since the worker ends whose calls' calls these are; on its event loop."""
+        self.shutdown(wait=False)
+        line = self._line
+        if line is not None:  # or the scheduler would complain that nobody listens any more
+            line.backend.hush()
+
     def give_way(self) -> None:
         """Within a call on a worker: give its thread back, for it will wait for others."""
         give_thread_back = getattr(running, "give_thread_back", None)
@@ -155,6 +171,7 @@ class Dispatcher:
     def make_call(self, fn: Any, args: Any, kwargs: Any, options: CallOptions) -> Call:
         """Return a call with its future; nothing of it has been submitted."""
         future: DaskFuture[Any] = DaskFuture(self.name_of(fn, options), next(self._numbers), self)
+        future._submitted = time()
         future._call = call = Call(future, fn, args, kwargs, options)
         return call
 
@@ -551,11 +568,13 @@ class Dispatcher:
             load.pack(),
             task.slot,
             turn,
-            self._initializer is not None,
+            self._initializer is not None or self._initialized,
             self._max_calls,
             self._policy.slow_after(task.function),
             self._stop_after(task),
             needs,
+            task.options.capture_output,
+            self._home,
         )
         try:
             line.backend.send(ticket, task.options, task.ahead, load.large, where)

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
@@ -31,6 +32,8 @@ from daskexec._batching import BatchPolicy
 from daskexec._board import Board
 from daskexec._lifetimes import Lifetimes, Where, usable
 from daskexec._messages import Ends, Started
+from daskexec._recording import begun as record_of_begun
+from daskexec._records import Record
 from daskexec._tasks import IN_HAND, OVER, PARKED, QUEUED, SENT, Call, Job, Stretch, Task
 from daskexec.options import CallOptions
 
@@ -86,6 +89,7 @@ class Ledger:
         self._parked: set[Call] = set()
         self._in_hand = 0  # tasks
         self._held = 0  # of the sent ones
+        self._waiting = 0  # of these too: they wait for calls of their own
         self._seconds = 0.0  # expected, of the tasks in hand and sent
         self._sends = 0  # first attempts
         self._worn: dict[int, set[str]] = {}  # process id -> keys it still owes
@@ -182,6 +186,7 @@ class Ledger:
         if queue is None:
             return None
         held = min(self._held, self.HELD * max(self.threads, 4))
+        held += self._waiting
         there, seconds = len(self.sent) + self._in_hand - held, self._seconds
         again = queue[0].since is not None
         if not self.policy.is_open(self.threads, there, 0.0 if again else seconds):
@@ -344,6 +349,7 @@ class Ledger:
                 if calls:
                     task.key = _attempt_key(calls[0].future.key, 1 + calls[0].resent)
             task.end = len(task.load)
+            task.sent_at = time.time()
             turn = 0
             if task.end:
                 self._rank(task)
@@ -463,6 +469,19 @@ class Ledger:
                 }
             return task
 
+    def waits(self, task: Task) -> None:
+        """Note that a call of a task has given its thread back: it takes no room any more.
+
+        Else calls that wait for calls of their own would fill the window, and these never run.
+        """
+        with self.changed:
+            if task.key in self.sent and not task.waits:
+                task.waits = True
+                self._waiting += 1
+                self._seconds -= task.seconds
+                task.seconds = 0.0
+                self.wake()
+
     def worn_out(self) -> list[int]:
         """Return, once, the worn worker processes of which nothing is to come any more."""
         with self.changed:
@@ -476,8 +495,10 @@ class Ledger:
         with self.changed:
             return [task.options for task in self.sent.values() if task.started is None]
 
-    def told(self, task: Task, first: int, count: int) -> tuple[int, int]:
-        """Note that the results of `count` members from `first` on are here.
+    def told(
+        self, task: Task, first: int, count: int, record: Record | None = None
+    ) -> tuple[int, int]:
+        """Note that the results of `count` members from `first` on are here, and what ran them.
 
         Returns
         -------
@@ -493,8 +514,10 @@ class Ledger:
                 self.pending -= stop - start
             else:
                 for call in task.load[start:stop]:
-                    # All else it holds goes with it, soon.
-                    call.stage, call.future._call = OVER, None
+                    future = call.future
+                    future._record = record.after(call.begun) if call.begun and record else record
+                    # All else it holds goes with it, soon. The last: see DaskFuture.info.
+                    call.stage, future._call = OVER, None
                 self.pending -= stop - start
             if task.told == task.end:
                 self._unsend(task)
@@ -564,6 +587,8 @@ class Ledger:
         if call.stage != OVER:
             self.pending -= 1
         call.stage = OVER
+        if call.task is not None and call.task.started is not None:
+            call.future._record = record_of_begun(call.task).after(call.begun)
         call.fn = call.args = call.kwargs = call.blob = call.carried = None
         call.task = call.function = None
         call.large = ()
@@ -692,6 +717,9 @@ class Ledger:
         if task.held:
             task.held = False
             self._held -= 1
+        if task.waits:
+            task.waits = False
+            self._waiting -= 1
         if not self.sent and not self._in_hand:
             self._seconds = 0.0  # no drift
         if task.slot >= 0 and self.board is not None:

@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
+from dataclasses import replace
 from itertools import islice
 from time import monotonic
 from typing import Any, Literal
@@ -61,6 +62,8 @@ class MapJob:
         buffersize: int | None,
     ) -> None:
         dispatcher.give_way()
+        if options.capture_output:  # there is no future to bring it to
+            options = replace(options, capture_output=False)
         self.fn, self.options, self.chunk = fn, options, chunk
         self.name = dispatcher.name_of(fn, options)
         self._dispatcher = dispatcher

@@ -29,6 +29,7 @@ __all__ = [
     "Started",
     "Surveyed",
     "Threads",
+    "Waits",
 ]
 
 
@@ -37,7 +38,8 @@ class Started:
     """A worker has begun a task.
 
     `worn`: it will take no more and wants to be replaced. `left`: seconds until it ends, and
-    `lifetime`: those it was given, if it has such an end.
+    `lifetime`: those it was given, if it has such an end. `host`: its machine's name; `began`:
+    when it began, by its clock.
     """
 
     key: str
@@ -47,6 +49,8 @@ class Started:
     worn: bool = False
     left: float = 0.0
     lifetime: float = 0.0
+    host: str = ""
+    began: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,17 @@ class Slow:
 
     key: str
     worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """A call of a task has submitted calls: its thread is free for others while it waits.
+
+    It is the last of the `begun` calls of its task; those behind it were handed back.
+    """
+
+    key: str
+    begun: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +193,9 @@ class Backend(Protocol):
 
     def describe_workers(self) -> list[dict[str, Any]]:
         """Return address, name and resources of every worker; blocks."""
+
+    def hush(self) -> None:
+        """Stop reporting, at once; on the thread that carries the backend."""
 
     def close(self) -> None:
         """Stop reporting and release what is left; blocks."""

@@ -66,6 +66,7 @@ class Packer:
         """Note what was pickled; queue again what is too much for one task."""
         with self._ledger.changed:
             self._ledger.policy.packed(task.function, size, ready)
+            task.argument_bytes = size / max(1, ready)
             if taken < len(task.load):
                 self._ledger.put_back(task, taken)
 

@@ -58,8 +58,8 @@ def function_name(fn: Any) -> str:
     return name if isinstance(name, str) else type(fn).__name__
 
 
-#: What this thread runs on a worker: ``.executor``, and ``.give_thread_back`` while it runs
-#: a call.
+#: What this thread runs on a worker: ``.executor``; and while it runs a call ``.within``, the
+#: same id, and ``.give_thread_back``.
 running = threading.local()
 
 #: Globals of ``__main__`` that calls have assigned in this worker process, by executor.

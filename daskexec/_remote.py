@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import platform
 import sys
 import threading
 import time
@@ -37,9 +38,11 @@ from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
+    "EndPlugin",
     "InitializerPlugin",
     "abandon",
     "end_of",
+    "has_initializer",
     "keep",
     "open_board",
     "relieve",
@@ -86,9 +89,10 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
         if refusal.kind == "leaving":
             _refuse_slowly(worker)
         return refusal
+    run.place = (worker.address, str(worker.name), platform.node())
     watch.start()
     running.give_thread_back = run.give_thread_back
-    running.executor = ticket.executor
+    running.executor = running.within = ticket.home
     try:
         if ticket.has_initializer:
             failure = _initialize(ticket)
@@ -98,7 +102,7 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
         run.run(_board if ticket.slot >= 0 else None)
         _mark(ticket, FINISHED)
         outcome = run.outcome()
-        if outcome.size() <= _TOLD_AT_ONCE:
+        if outcome.size() + len(outcome.output) <= _TOLD_AT_ONCE:
             worker.log_event(
                 ticket.topic,
                 {
@@ -110,6 +114,7 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
         return outcome
     finally:
         running.give_thread_back = None
+        running.within = ""
         run.over = True
         with _lock:
             _under_way.pop(ticket.key, None)
@@ -203,7 +208,7 @@ def _mark(ticket: Ticket, stage: int) -> None:
         _board.mark(ticket.slot, stage)
 
 
-def _report(worker: Any, ticket: Ticket) -> None:
+def _report(worker: Any, ticket: Ticket, began: float) -> None:
     """Tell the client that the task is running, and on its way out when the worker is worn."""
     message: dict[str, Any] = {
         "daskexec": ticket.executor,
@@ -211,6 +216,8 @@ def _report(worker: Any, ticket: Ticket) -> None:
         "worker": worker.address,
         "name": str(worker.name),
         "pid": os.getpid(),
+        "host": platform.node(),
+        "began": began,
     }
     remaining = seconds_left(worker)
     if remaining is not None:
@@ -247,7 +254,7 @@ class _Watch:
     def start(self) -> None:
         """Say that the task runs: not at once, since most are over before it is heard."""
         if self.run.ticket.max_calls:
-            _report(self.worker, self.run.ticket)
+            _report(self.worker, self.run.ticket, time.time())
         self.worker.loop.add_callback(self._start)
 
     def _start(self) -> None:
@@ -257,7 +264,8 @@ class _Watch:
     def _say(self) -> None:
         if not self.run.over:
             if not self.run.ticket.max_calls:
-                _report(self.worker, self.run.ticket)
+                began = time.time() - (time.perf_counter() - self.run.started)
+                _report(self.worker, self.run.ticket, began)
             self._again()
 
     def _again(self) -> None:
@@ -283,6 +291,8 @@ class _Watch:
 
     def _waited_for(self) -> bool:
         """Tell whether anything waits for the running call to end."""
+        if self.run.thread_is_free:  # nothing but what is over waits for it
+            return self.seen > self.told
         return bool(
             self.run.todo
             or self.seen > self.told
@@ -356,11 +366,16 @@ class _Initializer:
 
 
 def _initialize(ticket: Ticket) -> Failure | None:
-    initializer = _initializers.get(ticket.executor)
+    initializer = _initializers.get(ticket.home)
     if initializer is None:
         lost = RuntimeError("the executor's initializer has not reached this worker")
         return Failure.of(lost)
     return initializer.run()
+
+
+def has_initializer(executor: str) -> bool:
+    """Tell whether an executor has an initializer, here."""
+    return executor in _initializers
 
 
 class InitializerPlugin(WorkerPlugin):
@@ -379,6 +394,18 @@ class InitializerPlugin(WorkerPlugin):
 
     def teardown(self, worker: Any) -> None:
         _initializers.pop(self.executor, None)
+
+
+class EndPlugin(WorkerPlugin):
+    """Has something done when a worker ends, before its client is closed; on its event loop."""
+
+    def __init__(self, do: weakref.WeakMethod[Any]) -> None:
+        self._do = do
+
+    def teardown(self, worker: Any) -> None:
+        do = self._do()
+        if do is not None:
+            do()
 
 
 # --- cancelling, values ---------------------------------------------------------------------

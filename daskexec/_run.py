@@ -28,6 +28,7 @@ import distributed
 
 from daskexec._board import PLAIN_KIND, Board, Leave
 from daskexec._calls import Body, Load, Outcome, Ticket, size_of
+from daskexec._capture import capturing
 from daskexec._failures import Failure, is_of_missing_code
 from daskexec._frames import Frames, dump_result, load_referring
 from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
@@ -63,6 +64,10 @@ class Run:
         What the calls that are over came to.
     over : bool
         The task has ended.
+    thread_is_free : bool
+        Its running call has given its thread back.
+    place : (str, str, str) or None
+        Address, name and host of the worker.
     """
 
     def __init__(self, ticket: Ticket, large: Sequence[Frames] = ()) -> None:
@@ -81,7 +86,10 @@ class Run:
         self._seconds = array("d")  # of each call, where they are not all of one function
         self._told = self.started  # until when an outcome has told of its time
         self._bytes = 0  # of large results
-        self.over = False
+        self._wall = 0.0  # when it was started, in seconds since the epoch
+        self.place: tuple[str, str, str] | None = None
+        self._output = b""
+        self.over = self.thread_is_free = False
 
     def run(self, board: Board | None) -> None:
         """Run the calls until none is left to do; leave what they come to on the board."""
@@ -89,7 +97,12 @@ class Run:
         if board is not None:
             leave = board.trail(self.ticket.slot, self.ticket.turn, self.calls)
         self.started = self._told = time.perf_counter()
-        if self._together:
+        self._wall = time.time()
+        if self.ticket.captures:
+            with capturing() as capture:
+                self._run_each(leave)
+            self._output = capture.pack()
+        elif self._together:
             self._run_together(leave)
         else:
             self._run_each(leave)
@@ -197,7 +210,7 @@ class Run:
                 with contextlib.suppress(KeyError):  # another thread was here
                     _functions.popitem(last=False)
         elif _is_of_main(fn):  # what calls have assigned since it came
-            assigned = main_globals.get(self.ticket.executor)
+            assigned = main_globals.get(self.ticket.home)
             if assigned:
                 fn.__globals__.update(assigned)
         return fn
@@ -227,9 +240,10 @@ class Run:
             ]
             results = [bytes(result) if type(result) is _Pickled else result for result in results]
         seconds: Sequence[float] = self._seconds[first : first + len(results)]
+        began = self._wall + sum(self._seconds[:first])
         if self._which is None:
-            now = time.perf_counter()
-            seconds = [now - (self._told if first else self.started)]
+            now, since = time.perf_counter(), self._told if first else self.started
+            began, seconds = self._wall + since - self.started, [now - since]
             if results:
                 self._told = now
         return Outcome(
@@ -239,6 +253,9 @@ class Run:
             first=first,
             seconds=seconds,
             pid=os.getpid(),
+            place=self.place,
+            began=began,
+            output=self._output,
         )
 
     def give_thread_back(self) -> None:
@@ -248,8 +265,14 @@ class Run:
         with all threads waiting so nothing would ever run.
         """
         running.give_thread_back = None
+        self.thread_is_free = True
         self.hand_back()
+        ticket, begun = self.ticket, len(self.results) + 1
         distributed.secede()
+        # Or the client would think that its thread has enough to do, and that what was handed
+        # back is still here.
+        message = {"daskexec": ticket.executor, "waits": ticket.key, "begun": begun}
+        distributed.get_worker().log_event(ticket.topic, message)
 
 
 def failure_of(exc: BaseException) -> Failure:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+from daskexec import _recording as recording
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
 from daskexec._endings import Answer, Endings, Relief, name_of
@@ -36,10 +37,12 @@ from daskexec._messages import (
     Started,
     Surveyed,
     Threads,
+    Waits,
 )
 from daskexec._parcel import loaded
 from daskexec._patience import Patience
 from daskexec._pickling import load
+from daskexec._records import Where
 from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
@@ -102,6 +105,7 @@ class Settler:
         self._give_up = give_up
         self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
         self._warned: set[str] = set()  # packages of which versions differ
+        self._addresses: dict[int, str] = {}  # of workers, by process; of use on this machine
         self._opaque = opaque
         self._load_error = Unloaded if opaque else Failure.load
         self.relieving = True
@@ -154,6 +158,8 @@ class Settler:
                     self.withdrawn(answer.result(), task)
         elif isinstance(message, Slow):
             self._slow(message)
+        elif isinstance(message, Waits):
+            self._waits(message)
         elif isinstance(message, Relief):
             self._relieved(message)
         elif isinstance(message, Surveyed):
@@ -225,12 +231,16 @@ class Settler:
     def _results(self, task: Task, outcome: Outcome) -> None:
         """Settle those members of a task of which an outcome tells."""
         ledger, load_, bodies = self._ledger, task.load, outcome.bodies
+        record = recording.ran(task, outcome)
+        if outcome.place is not None:
+            self._addresses[outcome.pid] = outcome.place[0]
         if task.options.retries and bodies and isinstance(bodies[0], Failure):
+            task.record = record
             self._over_or_again(task, self._load_error(bodies[0]))  # it was alone
             return
         with ledger.changed:
             self._observe(task, outcome)
-            start, stop = ledger.told(task, outcome.first, outcome.count)
+            start, stop = ledger.told(task, outcome.first, outcome.count, record)
         if start == stop:
             return
         plain = not isinstance(bodies, list) and not self._opaque
@@ -284,6 +294,13 @@ class Settler:
         self.reliefs.add(answer)
         answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, others)))
 
+    def _waits(self, message: Waits) -> None:
+        """A call waits for others: it takes no room, and what was behind it goes elsewhere."""
+        task = self._ledger.sent.get(message.key)
+        if task is not None:
+            self._ledger.waits(task)
+            self._ledger.again(task, message.begun)
+
     def _relieved(self, relief: Relief) -> None:
         self.reliefs.discard(relief.answer)
         if relief.answer.cancelled() or relief.answer.exception() is not None:
@@ -329,6 +346,8 @@ class Settler:
         if task.told < task.end:
             # The first that it left no result of was running; those behind had not begun.
             self._ledger.again(task, task.told + 1)
+            address = self._addresses.get(outcome.pid, "")
+            task.record = recording.died(task, Where(address, name, host, outcome.pid))
             died = WorkerDied(name_of(task), where, host, reason, _begun(task))
             self._over_or_again(task, died)
 
@@ -351,6 +370,7 @@ class Settler:
             self._ledger.again(task, ran=True)
         else:
             worker, host, fate = self._last_of(task, message.error)
+            task.record = recording.killed(task, message.error)
             died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
             self._over_or_again(task, died)
 
@@ -383,7 +403,8 @@ class Settler:
     def fail(self, task: Task, error: BaseException) -> None:
         """Fail all that a sent task has not told of."""
         load_ = task.load
-        start, stop = self._ledger.told(task, task.told, task.end - task.told)
+        record = task.record or recording.begun(task)
+        start, stop = self._ledger.told(task, task.told, task.end - task.told, record)
         if isinstance(load_, Stretch):
             load_.job.fill(load_.first + start, [Raised(error)] * (stop - start))
         else:

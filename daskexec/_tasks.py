@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from daskexec._calls import Load
 from daskexec._large import Large
 from daskexec._messages import Started
+from daskexec._records import Record
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
 
@@ -158,6 +159,7 @@ class Task:
 
     __slots__ = (
         "ahead",
+        "argument_bytes",
         "begun",
         "end",
         "function",
@@ -168,7 +170,9 @@ class Task:
         "observed",
         "options",
         "placed",
+        "record",
         "seconds",
+        "sent_at",
         "since",
         "slot",
         "slow",
@@ -176,6 +180,7 @@ class Task:
         "started_at",
         "submitted",
         "told",
+        "waits",
     )
 
     def __init__(
@@ -191,10 +196,14 @@ class Task:
         self.held = False  # it waits for a worker that is to come, or is to be placed anew then
         self.begun = 0  # workers that have begun it: Dask tries again by itself
         self.submitted = False  # the backend has it
+        self.waits = False  # a call of it waits for others, and has given its thread back
         self.slow = False  # a call of it was reported as slow
         self.mixed = False  # its calls are not all of `function`
         self.observed = 0.0  # seconds that its calls are known to have taken
         self.since = 0  # how many tasks had been sent when its first member was sent first
+        self.sent_at = 0.0  # seconds since the epoch
+        self.argument_bytes = 0.0  # mean of a call, pickled
+        self.record: Record | None = None  # what came of it, where its calls do not have that yet
         self.ahead = 0.0  # of what has the same priority: more, the longer it is on its way
 
     @property

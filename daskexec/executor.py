@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 from daskexec import clusters
 from daskexec._batching import BatchPolicy, Sharing
 from daskexec._checks import check_chunksize, check_count
-from daskexec.futures import DaskFuture
+from daskexec.futures import DaskFuture, Promise
 from daskexec.options import CallOptions
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ __all__ = ["DaskExecutor"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 _DEFAULTS = CallOptions()
 
@@ -201,7 +205,43 @@ class DaskExecutor(Executor):
         finalizer = weakref.finalize(self, self._dispatcher.shutdown, wait=False)
         finalizer.atexit = False
 
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> DaskFuture[T]:
+    # Type checkers take the first that fits: the stdlib's, then those with futures in the place
+    # of positional arguments.
+    @overload
+    def submit(
+        self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(self, fn: Callable[[A], T], a: A | Promise[A], /) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(
+        self, fn: Callable[[A, B], T], a: A | Promise[A], b: B | Promise[B], /
+    ) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(
+        self,
+        fn: Callable[[A, B, C], T],
+        a: A | Promise[A],
+        b: B | Promise[B],
+        c: C | Promise[C],
+        /,
+    ) -> DaskFuture[T]: ...
+
+    @overload
+    def submit(
+        self,
+        fn: Callable[[A, B, C, D], T],
+        a: A | Promise[A],
+        b: B | Promise[B],
+        c: C | Promise[C],
+        d: D | Promise[D],
+        /,
+    ) -> DaskFuture[T]: ...
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> DaskFuture[Any]:
         """Have ``fn(*args, **kwargs)`` run by a worker.
 
         Parameters
@@ -231,11 +271,14 @@ class DaskExecutor(Executor):
         -----
         What cannot be pickled fails the future, not this method. Within a call that runs on
         a worker, submitting gives the worker's thread back for other calls.
+
+        A type checker takes a future of an int where `fn` takes an int, as one of up to four
+        positional arguments. As a keyword argument, or within a list, it takes
+        ``typing.cast(int, future)``.
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")
-        future: DaskFuture[T] = self._dispatcher.submit(fn, args, kwargs, self._options)
-        return future
+        return self._dispatcher.submit(fn, args, kwargs, self._options)
 
     @overload
     def map(
@@ -362,6 +405,10 @@ class DaskExecutor(Executor):
             What a worker must offer, such as ``{"GPU": 1}``.
         workers : list of str, optional
             The only workers that may run the calls: addresses, names or hosts.
+        capture_output : bool
+            Bring what a call writes to ``sys.stdout`` and ``sys.stderr``, and what it logs, to
+            ``future.output``. Each call has a task of its own then. ``map`` gives no futures:
+            there it has no effect.
 
         Notes
         -----
@@ -503,6 +550,41 @@ class DaskExecutor(Executor):
         executor._futures = calls.futures
         return executor
 
+    @classmethod
+    def current(cls) -> DaskExecutor:
+        """Return, within a call, the executor that runs it, for calls of its own.
+
+        Returns
+        -------
+        DaskExecutor
+            One on the same cluster; the same one for all calls of a worker process, and that
+            which an executor pickled into its own calls becomes there. It needs no shutdown:
+            `shutdown` ends it for the calls of its process, and no other; the next one that asks
+            has a new one.
+
+        Raises
+        ------
+        RuntimeError
+            This thread runs no call of a `DaskExecutor`.
+
+        Notes
+        -----
+        Its calls are those of the executor that runs the call: its initializer has run where
+        they run. While a call waits for others its thread runs other calls, so any depth works
+        with one thread. What a call leaves pending when it returns finishes, as long as the
+        cluster is there.
+        """
+        from daskexec._pickling import running
+
+        executor = getattr(running, "within", "")
+        if not executor:
+            raise RuntimeError(
+                "DaskExecutor.current() is for code that a DaskExecutor runs, on the thread of "
+                "the call: there it returns the executor, for calls of its own. This thread "
+                "runs no such call; elsewhere make one, or pass the one that you have"
+            )
+        return _within(executor)
+
     @property
     def futures(self) -> dict[Any, DaskFuture[Any]]:
         """The calls that were left with the cluster, by name; none unless by `attach`."""
@@ -553,28 +635,82 @@ class DaskExecutor(Executor):
 # --- within calls --------------------------------------------------------------------------------
 
 _attached: weakref.WeakValueDictionary[str, DaskExecutor] = weakref.WeakValueDictionary()
-_attach_lock = threading.Lock()
+_lingering: dict[str, tuple[DaskExecutor, float]] = {}  # on workers, and until when
+_attach_lock = threading.RLock()  # guards both
+
+#: Seconds that a worker keeps an executor which its calls have used, for the next one.
+_LINGER = 30.0
 
 
 def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
-    """Rebuild a pickled executor: on a worker of its cluster, through that worker."""
+    """Rebuild a pickled executor: on a worker of its cluster, through that worker.
+
+    Certificates do not travel with it: a worker has its own, and any other process connects with
+    those of its own Dask configuration.
+    """
+    from distributed import get_worker
+
+    try:
+        worker: Any = get_worker()
+    except ValueError:
+        worker = None
+    from daskexec._pickling import running
+
+    # The address may be another one there; but what runs a call is surely on its cluster.
+    same = worker is not None and (
+        getattr(running, "within", "") == executor or worker.scheduler.address == address
+    )
+    found: DaskExecutor | None
+    if same:
+        found = _within(executor)
+    else:
+        with _attach_lock:
+            found = _attached.get(executor)
+            if found is None or not found._dispatcher.usable():
+                # Whether plaintext will do was decided where the executor was made.
+                found = _attached[executor] = DaskExecutor(cluster=address, insecure=True)
+    fields = {name: getattr(options, name) for name in CallOptions.__slots__}
+    return found if options == _DEFAULTS else found.with_options(**fields)
+
+
+def _within(executor: str) -> DaskExecutor:
+    """Return the executor for calls of the calls of an executor, in this worker process."""
     from distributed import get_client, get_worker
 
+    from daskexec._remote import EndPlugin, has_initializer
+
+    worker = get_worker()
     with _attach_lock:
         found = _attached.get(executor)
         if found is None or not found._dispatcher.usable():
-            cluster: Any = address
-            try:
-                worker = get_worker()
-            except ValueError:
-                pass
-            else:
-                if worker.scheduler.address == address:
-                    cluster = get_client()
-            # Whether plaintext will do was decided where the executor was made.
-            found = _attached[executor] = DaskExecutor(cluster=cluster, insecure=True)
-    fields = {name: getattr(options, name) for name in CallOptions.__slots__}
-    return found if options == _DEFAULTS else found.with_options(**fields)
+            for key, (old, _) in list(_lingering.items()):
+                if not old._dispatcher.usable():  # its worker has ended: an executor of threads
+                    _lingering.pop(key, None)
+            found = DaskExecutor(cluster=get_client())
+            found._dispatcher.act_for(executor, has_initializer(executor))
+            _attached[executor] = found
+            end = EndPlugin(weakref.WeakMethod(found._dispatcher.end_with_worker))
+            worker.loop.add_callback(worker.plugin_add, end, f"daskexec-nested-{executor}")
+        if executor not in _lingering:
+            loop = worker.loop
+            loop.add_callback(loop.call_later, _LINGER, _let_go, loop, executor)
+        _lingering[executor] = found, monotonic() + _LINGER
+    return found
+
+
+def _let_go(loop: Any, executor: str) -> None:
+    """Keep an executor no longer, unless it was used of late; on the worker's event loop.
+
+    Takes no lock, since who has it may wait for this loop.
+    """
+    kept = _lingering.get(executor)
+    if kept is None:
+        return
+    left = kept[1] - monotonic()
+    if left > 0:
+        loop.call_later(left, _let_go, loop, executor)
+    else:
+        _lingering.pop(executor, None)  # its pending calls are finished
 
 
 # --- arguments -----------------------------------------------------------------------------------

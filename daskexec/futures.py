@@ -10,15 +10,32 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["DaskFuture", "finish_all", "set_all_running"]
+from daskexec._records import Record, info_of, under_way
+from daskexec.info import CallInfo, CallOutput
+
+__all__ = ["DaskFuture", "Promise", "finish_all", "set_all_running"]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib's futures log this
 
 #: Guards the making of conditions, and the states of futures that have none. Held for
 #: assignments only; reentrant, since the garbage collector may run anything in between.
 _unwatched = threading.RLock()
+
+
+class Promise(Protocol[T_co]):
+    """For type checkers: a future of a `T_co`, or of what may stand for one.
+
+    The stdlib's type is invariant: there a future of an int is none of a float.
+    """
+
+    def done(self) -> bool: ...
+
+    def result(self, timeout: float | None = None) -> T_co: ...
+
+    def exception(self, timeout: float | None = None) -> BaseException | None: ...
 
 
 class Canceller(Protocol):
@@ -60,8 +77,10 @@ class DaskFuture(concurrent.futures.Future[T]):
         "_lazy_condition",
         "_name",
         "_number",
+        "_record",
         "_result",
         "_state",
+        "_submitted",
         "_watchers",
     )
 
@@ -77,12 +96,46 @@ class DaskFuture(concurrent.futures.Future[T]):
         self._callbacks: list[Callable[[DaskFuture[T]], object]] | None = None
         self._name, self._number, self._canceller = name, number, canceller
         self._call: Any = None  # the dispatcher's record, while the call is not settled
+        self._record: Record | None = None  # set before that becomes None: what ran the call
+        self._submitted = 0.0  # seconds since the epoch
 
     @property
     def key(self) -> str:
         """Name of the call's task in Dask: what dashboard and logs show."""
         executor = "" if self._canceller is None else self._canceller.executor
         return f"{self._name}-{executor}{self._number & 0xFFFFFFFF:08x}0000"
+
+    def info(self) -> CallInfo:
+        """Return what is known of the call now: where, when and how long it ran, sizes.
+
+        Returns
+        -------
+        CallInfo
+            A record that does not change: ask again for news.
+
+        Notes
+        -----
+        It may be asked for at any moment, from any thread, and does not wait. Of a call that
+        takes less than some milliseconds it is not known that it runs until it is over.
+        """
+        call = self._call  # before the record
+        record = self._record
+        if record is None and call is not None:
+            record = under_way(call)
+        failed = self._exception is not None
+        return info_of(self._name, self.key, self._number, self._submitted, record, failed)
+
+    @property
+    def output(self) -> CallOutput | None:
+        """What the call wrote and logged, when it is done: also when it has failed.
+
+        None until then, and where nothing was captured: without
+        ``with_options(capture_output=True)``, and of a call that did not run, ended with its
+        worker, or was left by `DaskExecutor.detach`. Of a call that was run again (``retries``)
+        the last attempt's.
+        """
+        record = self._record
+        return record.unpacked_output() if record is not None and self.done() else None
 
     # The stdlib's functions and methods use these three.
 

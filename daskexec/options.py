@@ -29,6 +29,8 @@ class CallOptions:
         What a worker must offer, per call: Dask's worker resources, such as ``{"GPU": 1}``.
     workers : tuple of str, optional
         Addresses, names or hosts of the only workers that may run the calls.
+    capture_output : bool
+        Bring what a call writes and logs to its future.
 
     Raises
     ------
@@ -41,11 +43,12 @@ class CallOptions:
     retries: int = 0
     resources: Mapping[str, float] | None = None
     workers: tuple[str, ...] | None = None
+    capture_output: bool = False
 
     @property
     def alone(self) -> bool:
         """Whether calls with these options share no task with others."""
-        return bool(self.retries or self.resources or self.workers)
+        return bool(self.retries or self.resources or self.workers or self.capture_output)
 
     def __post_init__(self) -> None:
         if self.name is not None and not isinstance(self.name, str):
@@ -54,6 +57,9 @@ class CallOptions:
             value = getattr(self, field)
             if not isinstance(value, int):
                 raise TypeError(f"{field} must be an int, not {type(value).__name__}")
+        captures: Any = self.capture_output
+        if not isinstance(captures, bool):
+            raise TypeError(f"capture_output must be True or False, not {captures!r}")
         if self.retries < 0:
             raise ValueError(f"retries must be 0 or more, not {self.retries}")
         if self.resources is not None:

@@ -19,6 +19,7 @@ from daskexec.options import CallOptions
         ({"resources": {"GPU": 0}}, ValueError, "positive"),
         ({"workers": []}, TypeError, "workers must be"),
         ({"workers": [1]}, TypeError, "workers must be"),
+        ({"capture_output": "yes"}, TypeError, "capture_output must be"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[Exception], words: str) -> None:

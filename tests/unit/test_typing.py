@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("mypy", reason="the type checker is in the extra 'lint'")
 
 _SNIPPET = """
-from concurrent.futures import Executor
+from concurrent.futures import Executor; from typing import cast
 from daskexec import DaskExecutor, DaskFuture, Graph, get_executor
 
 with DaskExecutor() as ex:
@@ -36,6 +36,17 @@ def option(x: str) -> bytes: return x.encode()
 reveal_type(plain)
 reveal_type(option)
 reveal_type(graph.on(anything, x=1)["plain", "option"])
+
+def add(x: int, y: float, z: str = "") -> bytes: return b""
+def late(x: int, *, y: int) -> str: return ""
+ex = DaskExecutor()
+one = ex.submit(len, "a")
+reveal_type(ex.submit(add, one, one).result())
+reveal_type(ex.submit(add, 1, one, ex.submit(str, one)).result())
+reveal_type(ex.submit(late, 1, y=cast(int, one)).result())
+ex.submit(len, one)  # error: an int has no length
+ex.submit(add, one, ex.submit(str, 1))  # error: a str for a float
+ex.submit(late, 1, z=2)  # error: no such keyword
 """
 
 
@@ -67,14 +78,20 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> str:
         (24, "def (x: int) -> str"),
         (25, "def (x: str) -> bytes"),
         (26, "tuple[Any, ...]"),
+        (32, "bytes"),
+        (33, "bytes"),
+        (34, "str"),
     ],
 )
 def test_revealed_types(told: str, line: int, kind: str) -> None:
-    """Submitting keeps the type of the function's result, a graph that of the function."""
+    """Submitting keeps the type of the function's result, a graph that of the function.
+
+    A future stands for its value in the arguments.
+    """
     assert f'snippet.py:{line}: note: Revealed type is "{kind}"' in told
 
 
-@pytest.mark.parametrize("line", [17, 18])
+@pytest.mark.parametrize("line", [17, 18, 35, 36, 37])
 def test_wrong_arguments_are_found(told: str, line: int) -> None:
     """A call with wrong arguments is an error of the program, found before it runs."""
     assert f"snippet.py:{line}: error:" in told
@@ -83,4 +100,4 @@ def test_wrong_arguments_are_found(told: str, line: int) -> None:
 def test_nothing_else_is_wrong(told: str) -> None:
     """The right lines have no errors."""
     errors = [text for text in told.splitlines() if ": error:" in text]
-    assert [text.split(":")[1] for text in errors] == ["17", "18"], told
+    assert [text.split(":")[1] for text in errors] == ["17", "18", "35", "36", "37"], told

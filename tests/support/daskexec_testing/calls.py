@@ -400,3 +400,107 @@ def begin_and_end(journal: Journal, seconds: float) -> None:
 def submit_and_wait(executor: Executor, value: Any) -> Any:
     """Have ``value`` come back through a call of this call's own."""
     return executor.submit(identity, value).result()
+
+
+# What a call knows of itself
+
+
+def talk(text: str, path: Path | None = None) -> tuple[int, str, str, str]:
+    """Write, log, and return where: process, worker's address and name, host.
+
+    With a path it fails until it was called three times, after it has written.
+    """
+    import logging
+    import platform
+
+    from distributed import get_worker
+
+    print("out", text)
+    print("err", text, file=sys.stderr)
+    logging.getLogger("talk").warning("log %s", text, extra={"place": Path(text)})
+    if path is not None:
+        fail_twice(path)
+    worker = get_worker()
+    return os.getpid(), worker.address, str(worker.name), platform.node()
+
+
+# With DaskExecutor.current()
+
+
+def current() -> Any:
+    from daskexec import DaskExecutor
+
+    return DaskExecutor.current()
+
+
+def quicksort(values: list[float], depth: int) -> list[float]:
+    """Sort, the halves as calls of their own down to a depth."""
+    if depth == 0 or len(values) < 2:
+        return sorted(values)
+    executor, pivot = current(), values[len(values) // 2]
+    halves = [
+        executor.submit(quicksort, [value for value in values if value < pivot], depth - 1),
+        executor.submit(quicksort, [value for value in values if value > pivot], depth - 1),
+    ]
+    middle = [value for value in values if value == pivot]
+    return [*halves[0].result(), *middle, *halves[1].result()]
+
+
+def current_ids(executor: Executor | None = None) -> tuple[int, int]:
+    """Identify this process, and what current() returns, or what an argument has become."""
+    return os.getpid(), id(executor or current())
+
+
+def initialized_inside() -> list[Any]:
+    """What the initializer has left, as a call of this call sees it."""
+    seen: list[Any] = current().submit(initialized).result()
+    return seen
+
+
+def shut_down_inside() -> int:
+    """End the current executor; return what the next one says."""
+    current().submit(identity, 1).result()
+    current().shutdown()
+    return int(current().submit(identity, 2).result())
+
+
+def leave_pending(journal: Journal, gate: Gate) -> None:
+    """Return before a call of this call has begun, or ended."""
+    current().submit(wait_and_note, gate, journal)
+
+
+def wait_and_note(gate: Gate, journal: Journal) -> None:
+    gate.wait()
+    journal.write("finished")
+
+
+def wait_in_all_ways(executor: Executor) -> list[Any]:
+    """Wait for calls of this call in every way that there is."""
+    import asyncio
+    from concurrent.futures import as_completed, wait
+
+    async def awaited() -> Any:
+        return await asyncio.wrap_future(executor.submit(identity, 5))
+
+    first, second, third = (executor.submit(identity, value) for value in (1, 2, 3))
+    wait([first])
+    got = [first.result(), *(future.result() for future in as_completed([second]))]
+    while not third.done():
+        time.sleep(0.001)
+    return [*got, third.result(), *executor.map(identity, [4]), asyncio.run(awaited())]
+
+
+def nest_or_open(gate: Gate | None = None, *, nests: bool = False) -> None:
+    """Have a call run, then wait for somebody else; or be that one; or nothing."""
+    if nests and gate is not None:
+        current().submit(identity, 1).result()
+        gate.wait()
+    elif gate is not None:
+        gate.open()
+
+
+def inside_a_view(view: Any) -> tuple[str, str]:
+    """Return the name and the output of a call of a view."""
+    future = view.submit(talk, "nested")
+    future.result()
+    return future.info().name, future.output.stdout
