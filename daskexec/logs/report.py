@@ -13,18 +13,23 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from daskexec import __version__
+from daskexec.logs.agents import by_kind
 from daskexec.logs.keys import encode_key
 from daskexec.logs.tally import MONTHS, SAMPLES, Stamp, Tally, merge
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "FailedFile", "LogFile", "MalformedLine", "Report"]
+__all__ = ["TABLES", "VERSION", "FailedFile", "LogFile", "MalformedLine", "Report"]
 
-SCHEMA_VERSION = 1
+VERSION = 1
 """Version of the JSON: raised when a field changes its meaning or goes, not for new ones."""
 
-TABLES = ("paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents")
+TABLES = (
+    "paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents", "browsers",
+    "systems", "crawlers",
+)  # fmt: skip
 """The top tables, in the order in which they are shown."""
 
 Row = tuple[bytes, int]
@@ -32,10 +37,20 @@ Row = tuple[bytes, int]
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file that was counted: its name as given, and its format."""
+    """A file that was counted.
+
+    Attributes
+    ----------
+    name, format
+        Its name as given, and the format of its lines.
+    lines, malformed
+        Lines in all, and those that do not fit; 0 until they are counted.
+    """
 
     name: str
     format: str
+    lines: int = 0
+    malformed: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,8 +113,13 @@ class Report:
         ``paths_by_bytes``), the highest first, equal ones by their bytes. ``not_found``:
         paths answered 404. Requests without a referrer are not counted in ``referrers``;
         a request that is no ``METHOD TARGET [HTTP/x]`` counts under its whole text.
+        ``browsers``, ``systems`` and ``crawlers`` are guesses from the user agents
+        (`daskexec.logs.agents`), empty where the format has none.
     samples
         The first malformed lines.
+    tally
+        All that was counted, of which the rest is an extract: for `daskexec.logs.saved`.
+        Its tables have an entry for each distinct key, so let go of a report in time.
     """
 
     files: tuple[LogFile, ...]
@@ -117,6 +137,7 @@ class Report:
     days: Mapping[str, int]
     top: Mapping[str, Sequence[Row]]
     samples: tuple[MalformedLine, ...]
+    tally: Tally = field(repr=False, compare=False, default_factory=Tally)
 
     @property
     def status_classes(self) -> dict[str, int]:
@@ -137,20 +158,32 @@ class Report:
         whole = Tally()
         files: list[LogFile] = []
         samples: list[MalformedLine] = []
-        lines = 0
         for file, tally in tallies:
-            files.append(file)
-            lines += sum(tally.lines.values())
+            lines = sum(tally.lines.values())
+            files.append(replace(file, lines=lines, malformed=lines - tally.requests))
             samples += _placed(file.name, tally)
             tally.samples, tally.lines = [], {}
             whole = merge(whole, tally)
+        return cls.of_whole(files, failed, whole, samples, top)
+
+    @classmethod
+    def of_whole(
+        cls,
+        files: Sequence[LogFile],
+        failed: Iterable[FailedFile],
+        whole: Tally,
+        samples: Sequence[MalformedLine],
+        top: int = 10,
+    ) -> Report:
+        """Make the report of counted files, their malformed lines, and the tally of all."""
+        lines = sum(file.lines for file in files)
         hours = _by_hour(whole.hours)
         days: Counter[str] = Counter()
         for hour, count in hours.items():
             days[hour[:10]] += count
         tables = (
             whole.paths, whole.path_bytes, whole.not_found, whole.clients, whole.referrers,
-            whole.agents,
+            whole.agents, *by_kind(whole.agents),
         )  # fmt: skip
         return cls(
             files=tuple(files),
@@ -168,13 +201,23 @@ class Report:
             days=dict(days),
             top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
             samples=tuple(samples[:SAMPLES]),
+            tally=whole,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data; keys of the log as `encode_key` writes them."""
         return {
-            "schema_version": SCHEMA_VERSION,
-            "files": [{"name": _name(f.name), "format": f.format} for f in self.files],
+            "version": VERSION,
+            "generator": f"daskexec {__version__}",
+            "files": [
+                {
+                    "name": _name(f.name),
+                    "format": f.format,
+                    "lines": f.lines,
+                    "malformed": f.malformed,
+                }
+                for f in self.files
+            ],
             "failed": [{"name": _name(f.name), "reason": f.reason} for f in self.failed],
             "totals": {
                 "lines": self.lines,
