@@ -280,7 +280,7 @@ def _say_plan(todo: Plan) -> None:
 
 
 def _speed(report: Report, size: int, seconds: float, executor: str) -> str:
-    from daskexec.logs.render import human_bytes
+    from daskexec.logs.words import human_bytes
 
     rate = human_bytes(size / seconds) if seconds else "?"
     return f"{report.lines:,} lines, {human_bytes(size)} in {seconds:.2f} s ({rate}/s), {executor}"

@@ -78,8 +78,8 @@ COMPRESSIONS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
     "": lambda stream: stream,
     # No name and no time in it: a seed gives the same bytes.
     "gz": lambda stream: cast("IO[bytes]", gzip.GzipFile("", "wb", 6, stream, 0)),
-    "bz2": lambda stream: bz2.open(stream, "wb"),
-    "xz": lambda stream: cast("IO[bytes]", lzma.open(stream, "wb", preset=1)),
+    "bz2": lambda stream: cast("IO[bytes]", bz2.BZ2File(stream, "wb")),
+    "xz": lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream, "wb", preset=1)),  # noqa: SIM115
     "zst": _zstd,
 }
 """How a log can be written, by the ending of its file's name."""
@@ -346,9 +346,7 @@ class DemoLog:
         fresh = self._enter([self._site.person() for _ in range(-(-number // 25))])
         return [fresh[n * len(fresh) >> 16] for n in numbers]
 
-    def _endings(
-        self, group: _Group, who: Sequence[int], what: Sequence[int]
-    ) -> Iterator[bytes]:
+    def _endings(self, group: _Group, who: Sequence[int], what: Sequence[int]) -> Iterator[bytes]:
         texts = map(group.texts.__getitem__, what)
         agents = map(self._tails.__getitem__, who)
         if self._format == "common":
@@ -423,12 +421,12 @@ class DemoLog:
             if self._format == "common":
                 continue
             tables["agents"][person.agent] += number
-            for name in ("browser", "system", "crawler"):
-                if key := getattr(person, name):
-                    tables[f"{name}s"][key] += number
+            for kind in ("browser", "system", "crawler"):
+                if key := getattr(person, kind):
+                    tables[f"{kind}s"][key] += number
         for place, number in self._referred.items():
-            if (name := self._referrers[place]) not in (b"-", b""):
-                tables["referrers"][name] += number
+            if (referrer := self._referrers[place]) not in (b"-", b""):
+                tables["referrers"][referrer] += number
         return tables
 
 

@@ -132,10 +132,11 @@ class Site:
         paths[:3] = b"/", b"/favicon.ico", b"/robots.txt"
         sizes = [int(dice.lognormvariate(8.5, 1.5)) + 1 for _ in paths]
         self.pages = self._pages(paths, sizes)
-        self.crawled = Choice(
-            [Request(b"GET %b HTTP/1.1" % p, p, 200, n) for p, n in zip(paths, sizes, strict=True)],
-            [1.0] * number,
-        )
+        crawled = [
+            Request(b"GET %b HTTP/1.1" % path, path, 200, size)
+            for path, size in zip(paths, sizes, strict=True)
+        ]
+        self.crawled = Choice(crawled, [1.0] * number)
         probes = [Request(b"GET %b HTTP/1.1" % path, path, 404, 162) for path in _PROBES]
         odd = [Request(*row, sent) for row in _ODD_REQUESTS for sent in (None, 0, 226)]
         self.probes = Choice(probes + odd, [9.0] * len(probes) + [1.0] * len(odd))
@@ -156,7 +157,10 @@ class Site:
         requests: list[Request] = []
         weights: list[float] = []
         for rank, (path, size) in enumerate(zip(paths, sizes, strict=True), 1):
-            ways = [(75, b"GET", b"1.1", 200, size), (10, b"GET", b"1.1", 304, 0)]
+            ways: list[tuple[int, bytes, bytes, int, int | None]] = [
+                (75, b"GET", b"1.1", 200, size),
+                (10, b"GET", b"1.1", 304, 0),
+            ]
             if rank <= 200:
                 ways += [
                     (8, b"GET", b"2.0", 200, size),

@@ -27,8 +27,8 @@ VERSION = 1
 """Version of the JSON: raised when a field changes its meaning or goes, not for new ones."""
 
 TABLES = (
-    "paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents", "browsers",
-    "systems", "crawlers",
+    "paths", "paths_by_bytes", "not_found", "clients", "referrers", "browsers", "systems",
+    "crawlers", "agents",
 )  # fmt: skip
 """The top tables, in the order in which they are shown."""
 
@@ -183,7 +183,7 @@ class Report:
             days[hour[:10]] += count
         tables = (
             whole.paths, whole.path_bytes, whole.not_found, whole.clients, whole.referrers,
-            whole.agents, *by_kind(whole.agents),
+            *by_kind(whole.agents), whole.agents,
         )  # fmt: skip
         return cls(
             files=tuple(files),

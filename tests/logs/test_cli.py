@@ -20,7 +20,8 @@ import daskexec
 from daskexec.cli import cli
 from daskexec.logs import analyze
 from daskexec.logs.demo import write_demo
-from daskexec.logs.render import human_bytes, render
+from daskexec.logs.render import render
+from daskexec.logs.words import human_bytes
 from daskexec.select import SerialExecutor
 
 ROOT = Path(__file__).parents[2]
