@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -16,28 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from daskexec.cli._common import INTERRUPTED, say
+from daskexec.cli._common import INTERRUPTED, Size, say
+from daskexec.cli._log_outputs import Demo, NotWritten, Outputs, demo_options, output_options
 
 if TYPE_CHECKING:
     from daskexec.logs.job import Plan, Progress
     from daskexec.logs.report import Report
-
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
-
-
-class Size(click.ParamType[int]):
-    """A number of bytes such as ``65536``, ``500kB`` or ``64MiB``."""
-
-    name = "size"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        if isinstance(value, int):
-            return value
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]i?)?b?", value.strip(), re.IGNORECASE)
-        number = float(match[1]) * _UNITS[(match[2] or "").lower()] if match else 0
-        if number < 1:
-            self.fail(f"{value!r} is not a size such as 65536, 500kB or 64MiB", param, ctx)
-        return int(number)
 
 
 @click.command()
@@ -71,14 +54,8 @@ class Size(click.ParamType[int]):
     "--part-size", type=Size(), default="64MiB", show_default=True, metavar="SIZE",
     help="How much of a plain file one call reads.",
 )  # fmt: skip
-@click.option(
-    "--demo", is_flag=True,
-    help="Make up a log, report on it, and check the report against what was made up.",
-)  # fmt: skip
-@click.option(
-    "--demo-dir", type=click.Path(file_okay=False), metavar="DIR",
-    help="Keep the files of --demo in DIR. Implies --demo.",
-)  # fmt: skip
+@output_options
+@demo_options
 @click.pass_context
 def logs(
     ctx: click.Context,
@@ -90,8 +67,8 @@ def logs(
     as_json: bool,
     top: int,
     part_size: int,
-    demo: bool,
-    demo_dir: str | None,
+    outputs: Outputs,
+    demo: Demo | None,
 ) -> None:
     """Report on access logs of web servers, in one pass.
 
@@ -105,11 +82,12 @@ def logs(
       daskexec logs access.log access.log.*.gz
       daskexec logs -e processes -w 8 /var/log/nginx/access.log
       daskexec logs -e tls://scheduler:8786 --json /shared/logs/* > report.json
+      daskexec logs --html report.html --save monday.tally access.log
+      daskexec logs --merge --html week.html *.tally
 
-    Exit status: 0 if all went well, 1 if a file could not be counted, 2 for a usage
-    error, 130 if interrupted.
+    Exit status: 0 if all went well, 1 if a file could not be counted or written, 2 for a
+    usage error, 130 if interrupted.
     """
-    demo = demo or demo_dir is not None
     if demo and files:
         raise click.UsageError("--demo makes its own log: give either FILEs or --demo.")
     if not files and not demo:
@@ -117,10 +95,14 @@ def logs(
             "no log file given. Name one or more, or try it with: daskexec logs --demo"
         )
     start = _executor_factory(spec, workers, insecure)
-    settings = {"form": form, "part_size": part_size, "top": top, "as_json": as_json}
+    settings = {
+        "form": form, "part_size": part_size, "top": top, "as_json": as_json, "outputs": outputs
+    }  # fmt: skip
     try:
-        if demo:
-            good = _demo(demo_dir, start, settings)
+        if outputs.merge:
+            good = _merge(files, settings)
+        elif demo:
+            good = _demo(demo, start, settings)
         else:
             good = not _report(files, start, settings).failed
     except KeyboardInterrupt:
@@ -132,7 +114,7 @@ def logs(
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         ctx.exit(0)
-    except ConnectionError as error:
+    except (ConnectionError, NotWritten) as error:
         say(f"Error: {error}")
         ctx.exit(1)
     except RuntimeError as error:
@@ -195,30 +177,48 @@ def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
         _say_failed(failed.name, failed.reason)
     if report.files or settings["as_json"]:
         _write(report, settings["as_json"])
+        settings["outputs"].write(report, executor, settings["part_size"])
     if report.files:
         say(_speed(report, todo.size, seconds, type(executor).__name__))
     return report
 
 
-def _demo(folder: str | None, start: Callable[[], Executor], settings: dict[str, Any]) -> bool:
-    """Report on a made-up log and check it, plain and compressed; tell whether all is well."""
-    from daskexec.logs.demo import differences, write_demo
+def _merge(files: tuple[str, ...], settings: dict[str, Any]) -> bool:
+    """Report on saved tallies; tell whether all could be read."""
+    from daskexec.logs.saved import merge_saved
+
+    report = merge_saved(files, settings["top"])
+    for failed in report.failed:
+        _say_failed(failed.name, failed.reason)
+    if report.files or settings["as_json"]:
+        _write(report, settings["as_json"])
+        settings["outputs"].write(report)
+    return not report.failed
+
+
+def _demo(demo: Demo, start: Callable[[], Executor], settings: dict[str, Any]) -> bool:
+    """Report on a made-up log and check it, in each compression; tell whether all is well."""
+    from daskexec.logs.demo import differences
     from daskexec.logs.job import analyze
 
     with contextlib.ExitStack() as stack:
+        folder = demo.folder
         if folder is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="daskexec-demo-"))
-        made = write_demo(folder, top=settings["top"])
-        say(f"demo: {made.lines:,} made-up lines in {made.plain}, the same in {made.gzip},")
-        say(f"demo: and what a report on either must say in {made.expected}")
+        made = demo.write(folder, settings["top"])
+        first, *others = made.paths.values()
+        also = "".join(f", the same in {path}" for path in others)
+        say(f"demo: {made.lines:,} made-up lines in {first}{also},")
+        say(f"demo: and what a report on them must say in {made.expected}")
         executor = stack.enter_context(_running(start))
-        report = _count(_plan((made.plain,), settings), executor, settings)
-        zipped = analyze([made.gzip], executor, top=settings["top"])
-        wrong = [*differences(made, report), *differences(made, zipped)]
+        wrong = differences(made, _count(_plan((first,), settings), executor, settings))
+        for path in others:
+            wrong += differences(made, analyze([path], executor, top=settings["top"]))
     for line in wrong:
         say(f"demo: WRONG: {line}")
     if not wrong:
-        say("demo: checked: every number is what the generator expects, plain and gzip alike")
+        endings = " and ".join(ending or "plain" for ending in made.paths)
+        say(f"demo: checked: every number is what the generator expects, in {endings}")
     return not wrong
 
 

@@ -335,7 +335,10 @@ class DemoLog:
             self._hosted.update(hosts)
             rows = [b"%b %b" % row for row in zip(hosts, rows, strict=True)]
         for _ in range(bad):
-            rows.insert(dice.randrange(len(rows) + 1), dice.choice(MALFORMED) + b"\n")
+            line = dice.choice(MALFORMED) + b"\n"
+            if self._format == "vhost_combined" and line.startswith(b"10."):
+                line = b"example.com:443 " + line
+            rows.insert(dice.randrange(len(rows) + 1), line)
         self._malformed += bad
         return rows
 
