@@ -178,9 +178,12 @@ class ArrowEngine:
     def _count(self, batch: _Batch) -> None:
         numbers = {name: batch.numbers(name) for name in ("hours", "clock", "status", "sent")}
         texts = {name: batch.distinct(name) for name in list(batch.texts)}
-        kept = np.ones(len(numbers["hours"]), np.bool_)
-        for name, is_odd in self._late_checks():
-            kept &= ~_told(texts[name], is_odd)
+        paths, at = texts["path"]
+        kept = np.array([b" " not in path for path in paths.tolist()], np.bool_)[at]
+        if "host" in texts:
+            kept &= _told(texts["host"], lambda host: _HOST.fullmatch(host) is not None)
+            kept &= _told(texts["client"], lambda client: b"." in client or b":" in client)
+        # What only the distinct values show: a path with spaces, a host that is none.
         late = [batch.line(place) for place in np.flatnonzero(~kept).tolist()]
         if late:
             self._one_by_one([line for line, _ in late], [number for _, number in late])
@@ -199,14 +202,6 @@ class ArrowEngine:
             self._count_texts(texts, numbers)
             self._count_times(numbers, batch.hours)
             self._count_visitors(texts, numbers["hours"], batch.hours)
-
-    def _late_checks(self) -> list[tuple[str, Callable[[bytes], bool]]]:
-        """What only the distinct values show: a path with spaces, a host that is none."""
-        checks: list[tuple[str, Callable[[bytes], bool]]] = [("path", lambda path: b" " in path)]
-        if "host" in self._form.fields:
-            checks.append(("host", lambda host: _HOST.fullmatch(host) is None))
-            checks.append(("client", lambda client: b"." not in client and b":" not in client))
-        return checks
 
     def _selected(
         self, numbers: dict[str, Ints], texts: dict[str, tuple[Names, Ints]], hours: _Hours
@@ -301,7 +296,7 @@ def _seconds(clock: Ints) -> Ints:
 def _told(column: tuple[Names, Ints], tell: Callable[[bytes], bool]) -> NDArray[np.bool_]:
     """What `tell` says of each line's value, asked once a distinct one."""
     names, codes = column
-    said: NDArray[np.bool_] = np.fromiter(map(tell, names), np.bool_, len(names))[codes]
+    said: NDArray[np.bool_] = np.array([tell(name) for name in names.tolist()], np.bool_)[codes]
     return said
 
 
@@ -309,11 +304,13 @@ def _renamed(column: tuple[Names, Ints], rename: Callable[[bytes], bytes]) -> tu
     """The column with each value renamed; values may become the same."""
     names, codes = column
     table: dict[bytes, int] = {}
-    new = np.fromiter((table.setdefault(rename(n), len(table)) for n in names), np.int64, len(names))
+    new = np.array([table.setdefault(rename(n), len(table)) for n in names.tolist()], np.int64)
     return np.array([*table, None], np.object_)[:-1], new[codes]
 
 
 def _add(table: Counter[bytes], names: Names, counts: Ints) -> None:
     """Add the counts that are not 0."""
-    there = np.flatnonzero(counts)
-    table.update(dict(zip(names[there].tolist(), counts[there].tolist(), strict=True)))
+    if not counts.all():
+        there = np.flatnonzero(counts)
+        names, counts = names[there], counts[there]
+    table.update(dict(zip(names.tolist(), counts.tolist(), strict=True)))
