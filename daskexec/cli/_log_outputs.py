@@ -179,9 +179,9 @@ def output_options(command: _Command) -> _Command:
         ),
         click.option(
             "--csv", nargs=2, multiple=True, metavar="TABLE FILE",
-            help="Write a table to FILE as CSV: totals, files, statuses, hours, days, paths, "
-            "paths_by_bytes, not_found, clients, referrers, browsers, systems, crawlers, agents; "
-            "or all, each into a file in the folder FILE.",
+            help="Write a table to FILE as CSV: totals, files, statuses, hours, days, hosts, "
+            "paths, paths_by_bytes, not_found, clients, referrers, browsers, systems, crawlers, "
+            "agents; or all, each into a file in the folder FILE.",
         ),
         click.option(
             "--html", type=_FILE, metavar="FILE",

@@ -54,6 +54,8 @@ class Tally:
     ----------
     lines
         By part's ordinal; makes absolute line numbers out of the samples' relative ones.
+    misfits
+        By part's ordinal: malformed lines, where there are any.
     requests, bytes_sent
         Lines that fit the format and were selected, and the bytes they sent.
     excluded
@@ -80,6 +82,7 @@ class Tally:
     """
 
     lines: dict[int, int] = field(default_factory=dict)
+    misfits: dict[int, int] = field(default_factory=dict)
     requests: int = 0
     bytes_sent: int = 0
     statuses: Counter[bytes] = field(default_factory=Counter)
@@ -140,6 +143,7 @@ def merge(into: Tally, other: Tally, max_keys: int | None = None) -> Tally:
         mine.update(theirs)
         setattr(into, name, mine)
     into.lines.update(other.lines)
+    into.misfits.update(other.misfits)
     into.requests += other.requests
     into.bytes_sent += other.bytes_sent
     into.excluded += other.excluded

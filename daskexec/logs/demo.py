@@ -56,7 +56,7 @@ _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _SLOTS = 1 << 16
 _SPAN_LINES = 20_000  # most lines that are made at once
 _SECONDS = [b":%02d:%02d" % divmod(second, 60) for second in range(3600)]
-_TABLES = ("paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents",
+_TABLES = ("hosts", "paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents",
            "browsers", "systems", "crawlers")  # fmt: skip
 
 
@@ -427,6 +427,8 @@ class DemoLog:
             for kind in ("browser", "system", "crawler"):
                 if key := getattr(person, kind):
                     tables[f"{kind}s"][key] += number
+        for host, number in self._hosted.items():
+            tables["hosts"][host.split(b":")[0]] += number
         for place, number in self._referred.items():
             if (referrer := self._referrers[place]) not in (b"-", b""):
                 tables["referrers"][referrer] += number

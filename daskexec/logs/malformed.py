@@ -19,7 +19,7 @@ from concurrent.futures import Executor, Future
 from itertools import islice
 from typing import IO, NamedTuple
 
-from daskexec.logs.formats import FORMATS, LogFormat
+from daskexec.logs.formats import LogFormat, find_format
 from daskexec.logs.keys import show_key
 from daskexec.logs.report import LogFile, Report
 from daskexec.logs.split import DEFAULT_PART_SIZE, READ_ERRORS, Part, cut, read_blocks
@@ -163,7 +163,7 @@ def lines_of(part: Part, format_name: str) -> tuple[int, list[Malformed]]:
     Unreadable
         With the reason, if the part cannot be read to its end.
     """
-    form, lines = FORMATS[format_name], 0
+    form, lines = find_format(format_name), 0
     found: list[Malformed] = []
     try:
         for block in read_blocks(part):
@@ -176,6 +176,11 @@ def lines_of(part: Part, format_name: str) -> tuple[int, list[Malformed]]:
 
 def _misfits(block: bytes, form: LogFormat, before: int) -> Iterator[Malformed]:
     """Find what lies between the lines that fit."""
+    if type(form).fits is not LogFormat.fits:  # its expression alone does not decide
+        for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), before + 1):
+            if not form.fits(line):
+                yield Malformed(number, explain(line, form.name), line)
+        return
     at, number = 0, before + 1
     for match in form.pattern.finditer(block):
         start = match.start()

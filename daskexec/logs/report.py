@@ -27,8 +27,8 @@ VERSION = 1
 """Version of the JSON: raised when a field changes its meaning or goes, not for new ones."""
 
 TABLES = (
-    "paths", "paths_by_bytes", "not_found", "clients", "referrers", "browsers", "systems",
-    "crawlers", "agents",
+    "hosts", "paths", "paths_by_bytes", "not_found", "clients", "referrers", "browsers",
+    "systems", "crawlers", "agents",
 )  # fmt: skip
 """The top tables, in the order in which they are shown."""
 
@@ -114,7 +114,8 @@ class Report:
         paths answered 404. Requests without a referrer are not counted in ``referrers``;
         a request that is no ``METHOD TARGET [HTTP/x]`` counts under its whole text.
         ``browsers``, ``systems`` and ``crawlers`` are guesses from the user agents
-        (`daskexec.logs.agents`), empty where the format has none.
+        (`daskexec.logs.agents`), empty where the format has none, as ``hosts``, the virtual
+        hosts, is.
     samples
         The first malformed lines.
     tally
@@ -160,9 +161,9 @@ class Report:
         samples: list[MalformedLine] = []
         for file, tally in tallies:
             lines = sum(tally.lines.values())
-            files.append(replace(file, lines=lines, malformed=lines - tally.requests))
+            files.append(replace(file, lines=lines, malformed=sum(tally.misfits.values())))
             samples += _placed(file.name, tally)
-            tally.samples, tally.lines = [], {}
+            tally.samples, tally.lines, tally.misfits = [], {}, {}
             whole = merge(whole, tally)
         return cls.of_whole(files, failed, whole, samples, top)
 
@@ -182,15 +183,15 @@ class Report:
         for hour, count in hours.items():
             days[hour[:10]] += count
         tables = (
-            whole.paths, whole.path_bytes, whole.not_found, whole.clients, whole.referrers,
-            *by_kind(whole.agents), whole.agents,
+            whole.hosts, whole.paths, whole.path_bytes, whole.not_found, whole.clients,
+            whole.referrers, *by_kind(whole.agents), whole.agents,
         )  # fmt: skip
         return cls(
             files=tuple(files),
             failed=tuple(failed),
             lines=lines,
             requests=whole.requests,
-            malformed=lines - whole.requests,
+            malformed=sum(file.malformed for file in files),
             bytes_sent=whole.bytes_sent,
             clients=len(whole.clients),
             visitors=sum(len(c) for day in whole.visitors.values() for c in day.values()),

@@ -123,6 +123,8 @@ def tally_blocks(
     for block in blocks:
         engine.add(block)
     engine.flush()
+    if misfits := tally.lines[ordinal] - tally.requests - tally.excluded:
+        tally.misfits[ordinal] = misfits
     return tally
 
 

@@ -24,6 +24,7 @@ class Title(NamedTuple):
 
 _GUESS = "guessed from the user agents"
 TITLES = {
+    "hosts": Title("Virtual hosts", "hits", "Host"),
     "paths": Title("Paths by hits", "hits", "Path"),
     "paths_by_bytes": Title("Paths by bytes sent", "bytes", "Path"),
     "not_found": Title("Not found (404)", "hits", "Path"),

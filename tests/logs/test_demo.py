@@ -26,16 +26,12 @@ def zstd_is_there() -> bool:
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("ending", ["", "gz", "zst"])
-def test_every_number_is_the_generators(
-    tmp_path: Path, seed: int, form: str, ending: str
-) -> None:
+def test_every_number_is_the_generators(tmp_path: Path, seed: int, form: str, ending: str) -> None:
     """In each format, plain and compressed, cut into ranges down to a kilobyte, the report
     says to the last number what the generator decided."""
     if ending == "zst" and not zstd_is_there():
         pytest.skip("nothing is installed that writes and reads zstd")
-    demo = write_demo(
-        tmp_path, seed=seed, lines=1_200, top=15, format=form, compressions=[ending]
-    )
+    demo = write_demo(tmp_path, seed=seed, lines=1_200, top=15, format=form, compressions=[ending])
     with SerialExecutor() as executor:
         for part_size in (64 << 20, 10_000, 1_000):
             report = analyze([demo.paths[ending]], executor, part_size=part_size, top=15)
@@ -75,7 +71,7 @@ def test_logs_made_in_many_pieces(tmp_path: Path, form: str) -> None:
 
 def test_a_difference_is_noticed(tmp_path: Path) -> None:
     """A report over something else does not pass for the made-up log's."""
-    demo = write_demo(tmp_path, lines=300)
+    demo = write_demo(tmp_path, lines=300, format="vhost_combined")
     with SerialExecutor() as executor:
         found = {line.split(":")[0] for line in differences(demo, analyze([], executor))}
     sections = set(demo.expectation) - {"top"}
@@ -145,9 +141,9 @@ def test_lengths_at_the_edge() -> None:
             "Gecko) Version/17.4 Safari/605.1.15",
             ("Safari", "macOS", None),
         ),
-        ("Mozilla/4.0 (compatible; MSIE 8.0; Windows NT 6.1)", ("Internet Explorer", "Windows", None)),
-        ("Mozilla/5.0 (X11; CrOS x86_64 1) Chrome/120.0 Safari/537.36", ("Chrome", "ChromeOS", None)),
-        ("Mozilla/5.0 (compatible; YandexBot/3.0; +http://yandex.com/bots)", (None, None, "YandexBot")),
+        ("Mozilla/4.0 (compatible; MSIE 8.0; Windows NT)", ("Internet Explorer", "Windows", None)),
+        ("Mozilla/5.0 (X11; CrOS x86_64 1) Chrome/120.0 Safari/537", ("Chrome", "ChromeOS", None)),
+        ("Mozilla/5.0 (compatible; YandexBot/3.0; yandex.com/bots)", (None, None, "YandexBot")),
         ("msnbot/2.0b (+http://search.msn.com/msnbot.htm)", (None, None, "msnbot")),
         ("Mozilla/5.0 (compatible; SeznamBot/4.0)", (None, None, "SeznamBot")),
         ("Mozilla/5.0 (Windows; U; Windows NT 5.1) CubotPhone", ("other", "Windows", None)),

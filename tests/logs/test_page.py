@@ -208,6 +208,8 @@ def test_no_error_and_no_request(fresh: Page) -> None:
     fresh.run("document.querySelectorAll('details').forEach(d => d.open = true)")
     for event in ("Log.entryAdded", "Runtime.exceptionThrown", "Runtime.consoleAPICalled"):
         assert fresh.events(event) == []
-    asked = {r["request"]["url"].split(":")[0]: r for r in fresh.events("Network.requestWillBeSent")}
+    asked = {
+        r["request"]["url"].split(":")[0]: r for r in fresh.events("Network.requestWillBeSent")
+    }
     assert {kind for kind in asked if kind not in ("data", "blob")} == {"file"}
     assert asked["file"]["request"]["url"] == fresh.run("location.href")
