@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskexec.cli._common import INTERRUPTED, say
+from daskexec.cli._log_counting import FormatText, counting_options
 
 if TYPE_CHECKING:
     from daskexec.logs.job import Plan, Progress
     from daskexec.logs.report import Report
+    from daskexec.logs.tally import Counting
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -53,9 +55,11 @@ class Size(click.ParamType[int]):
     help="Most parts worked on at a time.  [default: the executor's own]",
 )  # fmt: skip
 @click.option(
-    "-f", "--format", "form", default="auto", show_default=True,
-    type=click.Choice(["auto", "common", "combined", "vhost_combined"]),
-    help="Format of the lines; auto: told from each file's first lines.",
+    "-f", "--format", "form", default="auto", show_default=True, type=FormatText(),
+    metavar="FORMAT",
+    help="Format of the lines; auto: told from each file's first lines. Or common, combined, "
+    "vhost_common, vhost_combined, json (Caddy, nginx); or the string of Apache's LogFormat or "
+    "nginx' log_format.",
 )  # fmt: skip
 @click.option(
     "--insecure", is_flag=True,
@@ -79,6 +83,7 @@ class Size(click.ParamType[int]):
     "--demo-dir", type=click.Path(file_okay=False), metavar="DIR",
     help="Keep the files of --demo in DIR. Implies --demo.",
 )  # fmt: skip
+@counting_options
 @click.pass_context
 def logs(
     ctx: click.Context,
@@ -92,10 +97,11 @@ def logs(
     part_size: int,
     demo: bool,
     demo_dir: str | None,
+    counting: Counting,
 ) -> None:
     """Report on access logs of web servers, in one pass.
 
-    FILEs are in common, combined or vhost_combined format, plain or compressed with
+    FILEs are in common or combined format or another (--format), plain or compressed with
     gzip, bzip2 or xz. With a scheduler's address, the workers must see them under the
     same paths.
 
@@ -104,6 +110,7 @@ def logs(
       daskexec logs --demo --executor processes
       daskexec logs access.log access.log.*.gz
       daskexec logs -e processes -w 8 /var/log/nginx/access.log
+      daskexec logs --since 2015-05-17 --status 5xx --path '/api/*' access.log
       daskexec logs -e tls://scheduler:8786 --json /shared/logs/* > report.json
 
     Exit status: 0 if all went well, 1 if a file could not be counted, 2 for a usage
@@ -118,6 +125,7 @@ def logs(
         )
     start = _executor_factory(spec, workers, insecure)
     settings = {"form": form, "part_size": part_size, "top": top, "as_json": as_json}
+    settings["counting"] = counting
     try:
         if demo:
             good = _demo(demo_dir, start, settings)
@@ -189,7 +197,13 @@ def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
 
     began = time.perf_counter()
     with _progress(todo.size) as progress:
-        report = run(todo, executor, top=settings["top"], progress=progress)
+        report = run(
+            todo,
+            executor,
+            top=settings["top"],
+            progress=progress,
+            counting=settings["counting"],
+        )
     seconds = time.perf_counter() - began
     for failed in report.failed[len(todo.failed) :]:
         _say_failed(failed.name, failed.reason)

@@ -75,6 +75,7 @@ def render(report: Report, console: Console) -> None:
             pieces.append(_section(title, _top(rows, unit, whole, width, ink), ink))
     if report.samples:
         pieces.append(_section(*_malformed(report, width, ink), ink))
+    pieces += [Text(note, style="yellow") for note in report.notes]
     for piece in pieces:
         console.print(piece, width=width, highlight=False)
 

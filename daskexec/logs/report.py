@@ -13,10 +13,11 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from daskexec.logs.keys import encode_key
+from daskexec.logs.sketch import STANDARD_ERROR
 from daskexec.logs.tally import MONTHS, SAMPLES, Stamp, Tally, merge
 
 __all__ = ["SCHEMA_VERSION", "TABLES", "FailedFile", "LogFile", "MalformedLine", "Report"]
@@ -100,6 +101,13 @@ class Report:
         a request that is no ``METHOD TARGET [HTTP/x]`` counts under its whole text.
     samples
         The first malformed lines.
+    excluded
+        Lines that fit and were left out by filters; they are in nothing but ``lines``.
+    inexact
+        What ``max_keys`` has cost; empty: everything is exact. By table, by how much its
+        counts may be too low at most, and the count that a missing row has at most. By
+        ``clients_distinct`` and ``visitors_distinct``, the relative standard error of
+        ``clients`` and ``visitors``.
     """
 
     files: tuple[LogFile, ...]
@@ -117,6 +125,8 @@ class Report:
     days: Mapping[str, int]
     top: Mapping[str, Sequence[Row]]
     samples: tuple[MalformedLine, ...]
+    excluded: int = 0
+    inexact: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def status_classes(self) -> dict[str, int]:
@@ -125,6 +135,24 @@ class Report:
         for status, count in self.statuses.items():
             classes[f"{status[0]}xx"] += count
         return dict(sorted(classes.items()))
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a reader must know of the numbers, a sentence each; often none."""
+        notes = []
+        if self.excluded:
+            notes.append(f"{self.excluded:,} requests were left out by filters.")
+        for name, error in self.inexact.items():
+            if name.endswith("_distinct"):
+                what = f"The number of {name.removesuffix('_distinct')} is an estimate: "
+                notes.append(what + f"its standard error is {error:.2%}.")
+            else:
+                unit = "bytes" if name == "paths_by_bytes" else "requests"
+                notes.append(
+                    f"Not all keys of the table {name} were kept: a row is up to "
+                    f"{error:,.0f} {unit} too low, and a key that is missing has no more."
+                )
+        return notes
 
     @classmethod
     def of(
@@ -157,10 +185,10 @@ class Report:
             failed=tuple(failed),
             lines=lines,
             requests=whole.requests,
-            malformed=lines - whole.requests,
+            malformed=lines - whole.requests - whole.excluded,
             bytes_sent=whole.bytes_sent,
-            clients=len(whole.clients),
-            visitors=sum(len(c) for day in whole.visitors.values() for c in day.values()),
+            clients=whole.distinct_clients,
+            visitors=whole.distinct_visitors,
             first=_iso(whole.first),
             last=_iso(whole.last),
             statuses={s.decode(): whole.statuses[s] for s in sorted(whole.statuses)},
@@ -168,6 +196,8 @@ class Report:
             days=dict(days),
             top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
             samples=tuple(samples[:SAMPLES]),
+            excluded=whole.excluded,
+            inexact=_inexact(whole),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -186,6 +216,8 @@ class Report:
                 "first": self.first,
                 "last": self.last,
             },
+            "excluded": self.excluded,
+            "inexact": dict(self.inexact),
             "statuses": dict(self.statuses),
             "status_classes": self.status_classes,
             "hours": dict(self.hours),
@@ -215,6 +247,14 @@ class Report:
 
 def _highest(counts: Counter[bytes], number: int) -> list[Row]:
     return heapq.nsmallest(number, counts.items(), key=lambda row: (-row[1], row[0]))
+
+
+def _inexact(tally: Tally) -> dict[str, float]:
+    """What `daskexec.logs.counts.bound` has cost, by the report's names."""
+    names = {"path_bytes": "paths_by_bytes"}
+    found: dict[str, float] = {names.get(name, name): lost for name, lost in tally.lost.items()}
+    found |= {f"{name}_distinct": round(STANDARD_ERROR, 4) for name in tally.sketches}
+    return dict(sorted(found.items()))
 
 
 def _by_hour(hours: Counter[bytes]) -> dict[str, int]:

@@ -336,7 +336,7 @@ def test_json_keeps_its_shape() -> None:
     assert said["schema_version"] == 1
     assert set(said) == {
         "schema_version", "files", "failed", "totals", "statuses", "status_classes", "hours",
-        "days", "top", "malformed_samples",
+        "days", "top", "malformed_samples", "excluded", "inexact",
     }  # fmt: skip
 
 
