@@ -22,6 +22,7 @@ from daskexec.cli._common import Size, say
 if TYPE_CHECKING:
     from daskexec.logs.demo import Demo as Written
     from daskexec.logs.report import Report
+    from daskexec.logs.selection import Selection
 
 _Command = Callable[..., Any]
 _FILE = click.Path(dir_okay=False)
@@ -72,7 +73,11 @@ class Outputs:
             raise click.UsageError(f"{option} does not go with --merge: {why}.")
 
     def write(
-        self, report: Report, executor: Executor | None = None, part_size: int = 64 << 20
+        self,
+        report: Report,
+        executor: Executor | None = None,
+        part_size: int = 64 << 20,
+        selection: Selection | None = None,
     ) -> None:
         """Write what was asked for, and say so.
 
@@ -99,7 +104,9 @@ class Outputs:
 
             try:
                 with _opened(self.malformed) as stream:
-                    write_malformed(report, executor, stream, part_size=part_size)
+                    write_malformed(
+                        report, executor, stream, part_size=part_size, selection=selection
+                    )
             except Unreadable as error:
                 raise NotWritten(f"{self.malformed} is not complete: {error}") from None
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from daskexec.cli._common import INTERRUPTED, Size, say
+from daskexec.cli._log_counting import FormatText, counting_options
 from daskexec.cli._log_outputs import Demo, NotWritten, Outputs, demo_options, output_options
 
 if TYPE_CHECKING:
     from daskexec.logs.job import Plan, Progress
     from daskexec.logs.report import Report
+    from daskexec.logs.tally import Counting
 
 
 @click.command()
@@ -36,9 +38,11 @@ if TYPE_CHECKING:
     help="Most parts worked on at a time.  [default: the executor's own]",
 )  # fmt: skip
 @click.option(
-    "-f", "--format", "form", default="auto", show_default=True,
-    type=click.Choice(["auto", "common", "combined", "vhost_combined"]),
-    help="Format of the lines; auto: told from each file's first lines.",
+    "-f", "--format", "form", default="auto", show_default=True, type=FormatText(),
+    metavar="FORMAT",
+    help="Format of the lines; auto: told from each file's first lines. Or common, combined, "
+    "vhost_common, vhost_combined, json (Caddy, nginx); or the string of Apache's LogFormat or "
+    "nginx' log_format.",
 )  # fmt: skip
 @click.option(
     "--insecure", is_flag=True,
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     "--part-size", type=Size(), default="64MiB", show_default=True, metavar="SIZE",
     help="How much of a plain file one call reads.",
 )  # fmt: skip
+@counting_options
 @output_options
 @demo_options
 @click.pass_context
@@ -67,12 +72,13 @@ def logs(
     as_json: bool,
     top: int,
     part_size: int,
+    counting: Counting,
     outputs: Outputs,
     demo: Demo | None,
 ) -> None:
     """Report on access logs of web servers, in one pass.
 
-    FILEs are in common, combined or vhost_combined format, plain or compressed with
+    FILEs are in common or combined format or another (--format), plain or compressed with
     gzip, bzip2 or xz. With a scheduler's address, the workers must see them under the
     same paths.
 
@@ -81,6 +87,7 @@ def logs(
       daskexec logs --demo --executor processes
       daskexec logs access.log access.log.*.gz
       daskexec logs -e processes -w 8 /var/log/nginx/access.log
+      daskexec logs --since 2015-05-17 --status 5xx --path '/api/*' access.log
       daskexec logs -e tls://scheduler:8786 --json /shared/logs/* > report.json
       daskexec logs --html report.html --save monday.tally access.log
       daskexec logs --merge --html week.html *.tally
@@ -90,13 +97,16 @@ def logs(
     """
     if demo and files:
         raise click.UsageError("--demo makes its own log: give either FILEs or --demo.")
+    if demo and (counting.max_keys or counting.selection != type(counting.selection)()):
+        raise click.UsageError("--demo checks every number: it goes with no filter or --max-keys.")
     if not files and not demo:
         raise click.UsageError(
             "no log file given. Name one or more, or try it with: daskexec logs --demo"
         )
     start = _executor_factory(spec, workers, insecure)
     settings = {
-        "form": form, "part_size": part_size, "top": top, "as_json": as_json, "outputs": outputs
+        "form": form, "part_size": part_size, "top": top, "as_json": as_json,
+        "counting": counting, "outputs": outputs,
     }  # fmt: skip
     try:
         if outputs.merge:
@@ -171,13 +181,21 @@ def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
 
     began = time.perf_counter()
     with _progress(todo.size) as progress:
-        report = run(todo, executor, top=settings["top"], progress=progress)
+        report = run(
+            todo,
+            executor,
+            top=settings["top"],
+            progress=progress,
+            counting=settings["counting"],
+        )
     seconds = time.perf_counter() - began
     for failed in report.failed[len(todo.failed) :]:
         _say_failed(failed.name, failed.reason)
     if report.files or settings["as_json"]:
         _write(report, settings["as_json"])
-        settings["outputs"].write(report, executor, settings["part_size"])
+        settings["outputs"].write(
+            report, executor, settings["part_size"], settings["counting"].selection
+        )
     if report.files:
         say(_speed(report, todo.size, seconds, type(executor).__name__))
     return report
@@ -213,7 +231,8 @@ def _demo(demo: Demo, start: Callable[[], Executor], settings: dict[str, Any]) -
         executor = stack.enter_context(_running(start))
         wrong = differences(made, _count(_plan((first,), settings), executor, settings))
         for path in others:
-            wrong += differences(made, analyze([path], executor, top=settings["top"]))
+            report = analyze([path], executor, top=settings["top"], counting=settings["counting"])
+            wrong += differences(made, report)
     for line in wrong:
         say(f"demo: WRONG: {line}")
     if not wrong:

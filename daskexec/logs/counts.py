@@ -8,7 +8,7 @@ are cut can be seen in a report. All keys are bytes, as they stand in the log.
 
 Memory goes with the distinct keys, not with the lines: about 150 bytes for each distinct
 client, path or agent of usual length, and about 130 for each visitor. Where that is too
-much, `bound` drops the rarest keys of a table above `max_keys` of them, and the tally says
+much, `bound` drops the rarest keys of a table above ``max_keys`` of them, and the tally says
 what was lost: see there.
 """
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from operator import itemgetter
 
-from daskexec.logs.sketch import Distinct
+from daskexec.logs.sketch import EMPTY, estimate, merged, with_keys
 
 __all__ = [
     "MONTHS", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "bound", "merge",
@@ -76,6 +76,9 @@ class Tally:
     lost
         By table, after `bound`: no count in it is more than this below the true one, and
         no key that is missing has more. Empty: everything is exact.
+    max_keys
+        Most keys of a table that are kept, see `bound`; 0: all. Tallies that are merged have
+        the same, or none yet.
     sketches
         ``clients`` and ``visitors``, after `bound`: those that are no longer held one by
         one.
@@ -99,26 +102,23 @@ class Tally:
     samples: list[Sample] = field(default_factory=list)
     excluded: int = 0
     hosts: Counter[bytes] = field(default_factory=Counter)
+    max_keys: int = 0
     lost: dict[str, int] = field(default_factory=dict)
-    sketches: dict[str, Distinct] = field(default_factory=dict)
+    sketches: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def distinct_clients(self) -> int:
-        """Distinct clients: exact, or with `STANDARD_ERROR` if ``clients`` has a sketch."""
+        """Distinct clients; an estimate (`sketch.STANDARD_ERROR`) where they have a sketch."""
         if "clients" not in self.sketches:
             return len(self.clients)
-        sketch = Distinct(bytes(self.sketches["clients"]))
-        sketch.add(self.clients)
-        return sketch.estimate()
+        return estimate(with_keys(self.sketches["clients"], self.clients))
 
     @property
     def distinct_visitors(self) -> int:
         """Distinct triples of day, user agent and client; as `distinct_clients`."""
         if "visitors" not in self.sketches:
             return _count_visitors(self.visitors)
-        sketch = Distinct(bytes(self.sketches["visitors"]))
-        sketch.add(_visitor_keys(self.visitors))
-        return sketch.estimate()
+        return estimate(with_keys(self.sketches["visitors"], _visitor_keys(self.visitors)))
 
     def widen(self, stamps: list[Stamp]) -> None:
         """Move `first` and `last` so that they take in these moments."""
@@ -130,11 +130,11 @@ _GROWING = ("paths", "path_bytes", "not_found", "clients", "referrers", "agents"
 _COUNTERS = ("statuses", "hours", *_GROWING)
 
 
-def merge(into: Tally, other: Tally, max_keys: int | None = None) -> Tally:
+def merge(into: Tally, other: Tally) -> Tally:
     """Add `other`, a tally of other parts of the same file, to `into` and return `into`.
 
-    `other` must not be used afterwards: its tables may have become those of `into`. With
-    `max_keys` the sum is bounded, see `bound`.
+    `other` must not be used afterwards: its tables may have become those of `into`. The sum
+    is bounded, see `bound`.
     """
     for name in _COUNTERS:
         mine, theirs = getattr(into, name), getattr(other, name)
@@ -159,26 +159,25 @@ def merge(into: Tally, other: Tally, max_keys: int | None = None) -> Tally:
     for name, lost in other.lost.items():
         into.lost[name] = into.lost.get(name, 0) + lost
     for name, sketch in other.sketches.items():
-        if name in into.sketches:
-            into.sketches[name].merge(sketch)
-        else:
-            into.sketches[name] = sketch
-    return bound(into, max_keys)
+        into.sketches[name] = merged(into.sketches.get(name, EMPTY), sketch)
+    into.max_keys = into.max_keys or other.max_keys
+    return bound(into)
 
 
-def bound(tally: Tally, max_keys: int | None) -> Tally:
-    """Keep at most `max_keys` keys in each table of `tally`, and return it. None: all.
+def bound(tally: Tally) -> Tally:
+    """Drop keys from the tables of `tally` that hold too many, and return it.
 
-    A table that holds more than twice as many loses its rarest keys, down to `max_keys`;
+    A table that holds more than twice ``max_keys`` loses its rarest keys, down to ``max_keys``;
     the greatest count that went is added to ``lost[table]``. So every count that is shown
     is at most ``lost`` too low, never too high, and a key that was never dropped has its
     true count. Clients that go, and the visitors as a whole, go into a sketch, by which
-    their numbers are still told, with `STANDARD_ERROR`.
+    their numbers are still told, with `daskexec.logs.sketch.STANDARD_ERROR`.
 
-    What is dropped depends on what is merged with what; with `max_keys` two runs may
+    What is dropped depends on what is merged with what; with ``max_keys`` two runs may
     differ by ``lost``. Without, they never differ.
     """
-    if max_keys is None:
+    max_keys = tally.max_keys
+    if not max_keys:
         return tally
     for name in _GROWING:
         table: Counter[bytes] = getattr(tally, name)
@@ -188,10 +187,12 @@ def bound(tally: Tally, max_keys: int | None) -> Tally:
             gone = rows[max_keys:]
             tally.lost[name] = tally.lost.get(name, 0) + gone[0][1]
             if name == "clients":
-                tally.sketches.setdefault(name, Distinct()).add(key for key, _ in gone)
+                before = tally.sketches.get(name, EMPTY)
+                tally.sketches[name] = with_keys(before, (key for key, _ in gone))
             setattr(tally, name, smaller)
     if _count_visitors(tally.visitors) > 2 * max_keys:
-        tally.sketches.setdefault("visitors", Distinct()).add(_visitor_keys(tally.visitors))
+        before = tally.sketches.get("visitors", EMPTY)
+        tally.sketches["visitors"] = with_keys(before, _visitor_keys(tally.visitors))
         tally.visitors = {}
     return tally
 

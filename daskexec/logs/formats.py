@@ -74,10 +74,8 @@ _ALIASES = {
     "vcombined": "vhost_combined",
     "vcommon": "vhost_common",
     "caddy": "json",
-    "nginx": "combined",
-    "apache": "combined",
 }
-"""Other names: those of GoAccess that make sense here, in lower case, and two servers' own."""
+"""Other names, those of GoAccess that make sense here; in lower case."""
 
 _NGINX_COMMON = '$remote_addr - $remote_user [$time_local] "$request" $status $body_bytes_sent'
 _NGINX = {

@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass, field
 
-from daskexec.logs.formats import FORMATS, NotALog, choose_format
 from daskexec.logs.formats import SAMPLE_LINES as FIRST_LINES
+from daskexec.logs.formats import NotALog, choose_format, find_format
 from daskexec.logs.report import FailedFile, LogFile, Report
 from daskexec.logs.split import DEFAULT_PART_SIZE, READ_ERRORS, Part, cut, first_lines
-from daskexec.logs.tally import Tally, Unreadable, merge, reason_of, tally_part
+from daskexec.logs.tally import Counting, Tally, Unreadable, merge, reason_of, tally_part
 
 __all__ = ["Plan", "Progress", "analyze", "plan", "run"]
 
@@ -63,10 +63,8 @@ def plan(
 
     Parameters are those of `analyze`.
     """
-    if format != "auto" and format not in FORMATS:
-        raise ValueError(
-            f"no log format is called {format!r}; there are auto, {', '.join(FORMATS)}"
-        )
+    if format != "auto":
+        find_format(format)
     if part_size < 1:
         raise ValueError(f"part_size must be at least 1 byte, not {part_size}")
     good: list[tuple[LogFile, tuple[Part, ...]]] = []
@@ -95,6 +93,7 @@ def analyze(
     part_size: int = DEFAULT_PART_SIZE,
     top: int = 10,
     progress: Progress | None = None,
+    counting: Counting | None = None,
 ) -> Report:
     """Report on access logs, in one pass over them.
 
@@ -105,14 +104,16 @@ def analyze(
     executor
         Any ``concurrent.futures.Executor``; it is used and left open.
     format
-        ``"auto"`` (chosen for each file from its first lines) or one of ``"common"``,
-        ``"combined"``, ``"vhost_combined"``.
+        ``"auto"`` (chosen for each file from its first lines), or a name or a format string
+        as `find_format` takes it: ``"combined"``, ``'%h %l %u %t "%r" %>s %b'``.
     part_size
         Bytes of a plain file that one call reads. A compressed file is one call.
     top
         Rows of the top tables.
     progress
         Told how far it is.
+    counting
+        Which requests count, with which engine, and how many keys are kept.
 
     Returns
     -------
@@ -134,9 +135,8 @@ def analyze(
     ...     report = analyze(["access.log"], executor)
     >>> report.requests, report.top["paths"][0]               # doctest: +SKIP
     """
-    return run(
-        plan(files, format=format, part_size=part_size), executor, top=top, progress=progress
-    )
+    todo = plan(files, format=format, part_size=part_size)
+    return run(todo, executor, top=top, progress=progress, counting=counting)
 
 
 @dataclass
@@ -155,6 +155,7 @@ def run(
     top: int = 10,
     progress: Progress | None = None,
     window: int = _WINDOW,
+    counting: Counting | None = None,
 ) -> Report:
     """Carry out a plan. Parameters are those of `analyze`, and `window`: most calls pending.
 
@@ -177,7 +178,7 @@ def run(
         while True:
             while len(pending) < window and (item := next(work, None)):
                 state, part = item
-                future = executor.submit(tally_part, part, state.file.format)
+                future = executor.submit(tally_part, part, state.file.format, counting)
                 if future.done():
                     # An executor that runs calls at submit: the progress moves, and a
                     # Ctrl-C that hit the call is raised here, not after the window's rest.

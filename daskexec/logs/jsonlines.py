@@ -14,7 +14,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from daskexec.logs.layouts import ISO_TIME, TIME, LogFormat, Row, clf_time_of_epoch, clf_time_of_iso
+from daskexec.logs.layouts import (
+    ISO_TIME,
+    TIME,
+    LogFormat,
+    Row,
+    clf_time_of_epoch,
+    clf_time_of_iso,
+)
 
 __all__ = ["JSON_LINES", "JsonLines"]
 
@@ -60,7 +67,8 @@ def _caddy(said: Mapping[str, Any], asked: Mapping[str, Any]) -> Row:
 
 
 def _nginx(said: Mapping[str, Any]) -> Row:
-    time = next(said[name] for name in ("time_local", "time_iso8601", "msec", "time") if name in said)
+    times = ("time_local", "time_iso8601", "msec", "time")
+    time = next((said[name] for name in times if name in said), None)
     request = said.get("request")
     if request is None:
         method = said.get("request_method", "GET")

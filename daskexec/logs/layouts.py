@@ -23,7 +23,7 @@ __all__ = [
 
 WORD = rb"[^ \n]+"
 TEXT = rb'[^"\\\n]*(?:\\[^\n][^"\\\n]*)*'
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAY = rb"(?:0[1-9]|[12][0-9]|3[01])"
 _CLOCK = rb"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-6][0-9]"
 TIME = (
@@ -113,7 +113,9 @@ _APACHE_TOKEN = re.compile(
 )
 _NGINX_TOKEN = re.compile(r"\$(?P<name>[a-z0-9_]+)|\$\{(?P<braced>[a-z0-9_]+)\}")
 _APACHE_LINE = re.compile(r'\s*LogFormat\s+"((?:[^"\\]|\\.)*)"(?:\s+\S+)?\s*')
-_NGINX_LINE = re.compile(r"\s*log_format\s+\S+\s+(?:escape=\w+\s+)?((?:'[^']*'|\"[^\"]*\"|\s)+);?\s*")
+_NGINX_LINE = re.compile(
+    r"\s*log_format\s+\S+\s+(?:escape=\w+\s+)?((?:'[^']*'|\"[^\"]*\"|\s)+);?\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ def _apache_field(layout: str, match: re.Match[str]) -> Iterator[str | _Field]:
         meaning = "time" if argument is None else _TIMES.get(argument.removeprefix("begin:"))
         if meaning is None:
             known = ", ".join(f"%{{{form}}}t" for form in _TIMES)
-            _fail(layout, match.start(), f"{match[0]} is a time in a form that is not read; {known} are")
+            _fail(layout, match.start(), f"times as {match[0]} are not read; as {known} they are")
         yield _Field(match.start(), match[0], meaning)
         if argument is None:
             yield "]"

@@ -22,6 +22,7 @@ from typing import IO, NamedTuple
 from daskexec.logs.formats import LogFormat, find_format
 from daskexec.logs.keys import show_key
 from daskexec.logs.report import LogFile, Report
+from daskexec.logs.selection import Selection
 from daskexec.logs.split import DEFAULT_PART_SIZE, READ_ERRORS, Part, cut, read_blocks
 from daskexec.logs.tally import Unreadable, reason_of
 
@@ -78,6 +79,7 @@ def write_malformed(
     stream: IO[str],
     *,
     part_size: int = DEFAULT_PART_SIZE,
+    selection: Selection | None = None,
 ) -> int:
     """Write all malformed lines of the files of a report: file, line, reason, text.
 
@@ -94,6 +96,8 @@ def write_malformed(
         Opened for text.
     part_size
         Bytes of a plain file that one call reads.
+    selection
+        Whether addresses are shown; its filters say nothing of lines that do not fit.
 
     Returns
     -------
@@ -108,7 +112,7 @@ def write_malformed(
     stream.write(HEAD)
     written = before = 0
     current: LogFile | None = None
-    for file, lines, found in _in_order(report, executor, part_size):
+    for file, lines, found in _in_order(report, executor, part_size, selection):
         if file is not current:
             current, before = file, 0
         name = show_key(file.name.encode("utf-8", "surrogateescape"))
@@ -122,7 +126,7 @@ def write_malformed(
 
 
 def _in_order(
-    report: Report, executor: Executor, part_size: int
+    report: Report, executor: Executor, part_size: int, selection: Selection | None
 ) -> Iterator[tuple[LogFile, int, list[Malformed]]]:
     """Submit a window of calls ahead, and give their results in the order of the lines."""
     pending: deque[tuple[LogFile, Future[tuple[int, list[Malformed]]]]] = deque()
@@ -130,7 +134,7 @@ def _in_order(
     try:
         while True:
             for file, part in islice(work, _WINDOW - len(pending)):
-                pending.append((file, executor.submit(lines_of, part, file.format)))
+                pending.append((file, executor.submit(lines_of, part, file.format, selection)))
             if not pending:
                 return
             file, future = pending.popleft()
@@ -155,7 +159,9 @@ def _work(report: Report, executor: Executor, part_size: int) -> Iterator[tuple[
             yield from ((file, part) for part in parts)
 
 
-def lines_of(part: Part, format_name: str) -> tuple[int, list[Malformed]]:
+def lines_of(
+    part: Part, format_name: str, selection: Selection | None = None
+) -> tuple[int, list[Malformed]]:
     """Count a part's lines, and find those that do not fit. Runs on the workers.
 
     Raises
@@ -171,6 +177,8 @@ def lines_of(part: Part, format_name: str) -> tuple[int, list[Malformed]]:
             lines += block.count(b"\n") + (not block.endswith(b"\n"))
     except READ_ERRORS as error:
         raise Unreadable(reason_of(error)) from error
+    if selection is not None:
+        found = [line._replace(text=selection.shown_sample(line.text)) for line in found]
     return lines, found
 
 

@@ -72,6 +72,7 @@ def render(report: Report, console: Console) -> None:
         pieces.append(kinds)
     if report.samples:
         pieces.append(_section(*_malformed(report, width, ink), ink))
+    pieces += [Text(note, style="yellow") for note in report.notes]
     for piece in pieces:
         console.print(piece, width=width, highlight=False)
 

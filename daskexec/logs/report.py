@@ -19,6 +19,7 @@ from typing import Any
 from daskexec import __version__
 from daskexec.logs.agents import by_kind
 from daskexec.logs.keys import encode_key
+from daskexec.logs.sketch import STANDARD_ERROR
 from daskexec.logs.tally import MONTHS, SAMPLES, Stamp, Tally, merge
 
 __all__ = ["TABLES", "VERSION", "FailedFile", "LogFile", "MalformedLine", "Report"]
@@ -118,6 +119,13 @@ class Report:
         hosts, is.
     samples
         The first malformed lines.
+    excluded
+        Lines that fit and were left out by filters; they are in nothing but ``lines``.
+    inexact
+        What ``max_keys`` has cost; empty: everything is exact. By table, by how much its
+        counts may be too low at most, and the count that a missing row has at most. By
+        ``clients_distinct`` and ``visitors_distinct``, the relative standard error of
+        ``clients`` and ``visitors``.
     tally
         All that was counted, of which the rest is an extract: for `daskexec.logs.saved`.
         Its tables have an entry for each distinct key, so let go of a report in time.
@@ -138,6 +146,8 @@ class Report:
     days: Mapping[str, int]
     top: Mapping[str, Sequence[Row]]
     samples: tuple[MalformedLine, ...]
+    excluded: int = 0
+    inexact: Mapping[str, float] = field(default_factory=dict)
     tally: Tally = field(repr=False, compare=False, default_factory=Tally)
 
     @property
@@ -147,6 +157,24 @@ class Report:
         for status, count in self.statuses.items():
             classes[f"{status[0]}xx"] += count
         return dict(sorted(classes.items()))
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a reader must know of the numbers, a sentence each; often none."""
+        notes = []
+        if self.excluded:
+            notes.append(f"{self.excluded:,} requests were left out by filters.")
+        for name, error in self.inexact.items():
+            if name.endswith("_distinct"):
+                what = f"The number of {name.removesuffix('_distinct')} is an estimate: "
+                notes.append(what + f"its standard error is {error:.2%}.")
+            else:
+                unit = "bytes" if name == "paths_by_bytes" else "requests"
+                notes.append(
+                    f"Not all keys of the table {name} were kept: a row is up to "
+                    f"{error:,.0f} {unit} too low, and a key that is missing has no more."
+                )
+        return notes
 
     @classmethod
     def of(
@@ -191,10 +219,10 @@ class Report:
             failed=tuple(failed),
             lines=lines,
             requests=whole.requests,
-            malformed=sum(file.malformed for file in files),
+            malformed=lines - whole.requests - whole.excluded,
             bytes_sent=whole.bytes_sent,
-            clients=len(whole.clients),
-            visitors=sum(len(c) for day in whole.visitors.values() for c in day.values()),
+            clients=whole.distinct_clients,
+            visitors=whole.distinct_visitors,
             first=_iso(whole.first),
             last=_iso(whole.last),
             statuses={s.decode(): whole.statuses[s] for s in sorted(whole.statuses)},
@@ -202,6 +230,8 @@ class Report:
             days=dict(days),
             top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
             samples=tuple(samples[:SAMPLES]),
+            excluded=whole.excluded,
+            inexact=_inexact(whole),
             tally=whole,
         )
 
@@ -230,6 +260,8 @@ class Report:
                 "first": self.first,
                 "last": self.last,
             },
+            "excluded": self.excluded,
+            "inexact": dict(self.inexact),
             "statuses": dict(self.statuses),
             "status_classes": self.status_classes,
             "hours": dict(self.hours),
@@ -259,6 +291,14 @@ class Report:
 
 def _highest(counts: Counter[bytes], number: int) -> list[Row]:
     return heapq.nsmallest(number, counts.items(), key=lambda row: (-row[1], row[0]))
+
+
+def _inexact(tally: Tally) -> dict[str, float]:
+    """What `daskexec.logs.counts.bound` has cost, by the report's names."""
+    names = {"path_bytes": "paths_by_bytes"}
+    found: dict[str, float] = {names.get(name, name): lost for name, lost in tally.lost.items()}
+    found |= {f"{name}_distinct": round(STANDARD_ERROR, 4) for name in tally.sketches}
+    return dict(sorted(found.items()))
 
 
 def _by_hour(hours: Counter[bytes]) -> dict[str, int]:

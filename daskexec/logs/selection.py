@@ -26,7 +26,9 @@ CRAWLER = re.compile(
 )
 """User agents that call themselves crawlers, or point to a page about them."""
 
-_ADDRESS = re.compile(rb"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+)")
+_ADDRESS = re.compile(
+    rb"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+)"
+)
 
 
 @dataclass(frozen=True)
@@ -270,5 +272,3 @@ def anonymize_address(client: bytes) -> bytes:
 def anonymize_text(text: bytes) -> bytes:
     """Do the same to whatever looks like an address in a text."""
     return _ADDRESS.sub(lambda match: anonymize_address(match[0]), text)
-
-

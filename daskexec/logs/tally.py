@@ -15,7 +15,7 @@ import importlib.util
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -49,21 +49,30 @@ class Counting:
     engine
         One of `ENGINES`. A format that `arrow` has no columns for is read by `stdlib`.
     max_keys
-        Most keys of a table that are kept, see `daskexec.logs.counts.bound`; None: all.
+        Most keys of a table that are kept, see `daskexec.logs.counts.bound`; 0: all.
     samples
         How many malformed lines are kept of a part.
     """
 
-    selection: Selection = Selection()
+    selection: Selection = field(default_factory=Selection)
     engine: str = "auto"
-    max_keys: int | None = None
+    max_keys: int = 0
     samples: int = SAMPLES
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
-            raise ValueError(f"no engine is called {self.engine!r}; there are {', '.join(ENGINES)}")
-        if self.max_keys is not None and self.max_keys < 1:
-            raise ValueError(f"max_keys must be at least 1, not {self.max_keys}")
+            known = ", ".join(ENGINES)
+            raise ValueError(f"no engine is called {self.engine!r}; there are {known}")
+        if self.max_keys < 0:
+            raise ValueError(f"max_keys must be 0 or more, not {self.max_keys}")
+
+    def check(self) -> None:
+        """Raise ValueError if the engine that is asked for is not installed here."""
+        if self.engine == "arrow" and not arrow_installed():
+            raise ValueError(
+                "the engine arrow needs numpy and pyarrow where the parts are read: "
+                "pip install 'daskexec[logs]'; or take the engine stdlib"
+            )
 
 
 class Engine(Protocol):
@@ -96,6 +105,7 @@ def tally_part(part: Part, format_name: str, counting: Counting | None = None) -
         If the engine ``arrow`` was asked for and is not installed here.
     """
     counting, form = counting or Counting(), find_format(format_name)
+    counting.check()
     try:
         with _collector_off():
             blocks = read_blocks(part, block_size_for(form, counting.engine))
@@ -118,7 +128,7 @@ def tally_blocks(
 ) -> Tally:
     """Count the lines of blocks of whole lines, as `read_blocks` yields them."""
     counting = counting or Counting()
-    tally = Tally(lines={ordinal: 0})
+    tally = Tally(lines={ordinal: 0}, max_keys=counting.max_keys)
     engine = _engine(form, tally, ordinal, counting)
     for block in blocks:
         engine.add(block)
@@ -138,7 +148,7 @@ def block_size_for(form: LogFormat, engine: str = "auto") -> int:
 
 
 def _engine(form: LogFormat, tally: Tally, ordinal: int, counting: Counting) -> Engine:
-    settings = (form, tally, ordinal, counting.selection, counting.max_keys, counting.samples)
+    settings = (form, tally, ordinal, counting.selection, counting.samples)
     if not _by_columns(form, counting.engine):
         return StdlibEngine(*settings)
     from daskexec.logs.engines.arrow import ArrowEngine  # numpy and pyarrow may be missing
@@ -147,11 +157,6 @@ def _engine(form: LogFormat, tally: Tally, ordinal: int, counting: Counting) -> 
 
 
 def _by_columns(form: LogFormat, engine: str) -> bool:
-    if engine == "arrow" and not arrow_installed():
-        raise ValueError(
-            "the engine arrow needs numpy and pyarrow: pip install 'daskexec[logs]', where the "
-            "parts are read; or take the engine stdlib"
-        )
     return engine != "stdlib" and bool(form.columns) and arrow_installed()
 
 

@@ -120,13 +120,12 @@ class ArrowEngine:
         tally: Tally,
         ordinal: int = 0,
         selection: Selection | None = None,
-        max_keys: int | None = None,
         samples: int = SAMPLES,
     ) -> None:
         self._form, self._tally, self._ordinal = form, tally, ordinal
         self._selection = selection or Selection()
-        self._max_keys, self._samples = max_keys, samples
-        self._slow = StdlibEngine(form, tally, ordinal, selection, max_keys, samples)
+        self._samples = samples
+        self._slow = StdlibEngine(form, tally, ordinal, selection, samples)
         self._batch = _Batch()
 
     def add(self, block: bytes) -> None:
@@ -171,7 +170,7 @@ class ArrowEngine:
         if any(len(columns.plain) for _, columns, _ in batch.blocks):
             self._count(batch)
         self._slow.flush()
-        bound(self._tally, self._max_keys)
+        bound(self._tally)
 
     # -- a batch -------------------------------------------------------------------------------
 
@@ -224,9 +223,7 @@ class ArrowEngine:
                 kept &= _told(texts[name], counts)
         return kept
 
-    def _count_texts(
-        self, texts: dict[str, tuple[Names, Ints]], numbers: dict[str, Ints]
-    ) -> None:
+    def _count_texts(self, texts: dict[str, tuple[Names, Ints]], numbers: dict[str, Ints]) -> None:
         tally, status, sent = self._tally, numbers["status"], numbers["sent"]
         tally.requests += len(status)
         tally.bytes_sent += int(sent.sum())

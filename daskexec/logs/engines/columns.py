@@ -37,7 +37,7 @@ _MOST_CLIENT = 48
 """Longer clients are odd."""
 
 
-def _word(text: bytes) -> np.uint64:
+def _word(text: bytes) -> Any:
     return np.uint64(int.from_bytes(text.ljust(8, b"\0"), "little"))
 
 
@@ -158,11 +158,12 @@ def split(block: bytes, layout: str, hour_code: Callable[[bytes, bytes], int]) -
     return columns
 
 
-def _first_flag(flags: Words) -> Ints:
+def _first_flag(flags: Any) -> Ints:
     """The place, 0 to 7, of the first character whose highest bit is set; there is one."""
     lowest = flags & (~flags + np.uint64(1))
-    counted = ((lowest - np.uint64(1)) & _ONES) * _ONES
-    return (counted >> np.uint64(56)).astype(np.int64) - 1
+    counted: Words = ((lowest - np.uint64(1)) & _ONES) * _ONES
+    place: Ints = (counted >> np.uint64(56)).astype(np.int64) - 1
+    return place
 
 
 def _space_after(text: _Block, at: Ints) -> Ints:
@@ -216,7 +217,8 @@ def _clock(text: _Block, quote: Ints) -> tuple[Ints, Bools]:
 
 
 def _digit(word: Words, place: int) -> Ints:
-    return ((word >> np.uint64(8 * place)) & np.uint64(0xF)).astype(np.int64)
+    digit: Words = (word >> np.uint64(8 * place)) & np.uint64(0xF)
+    return digit.astype(np.int64)
 
 
 def _hours(text: _Block, time: Ints, hour_code: Callable[[bytes, bytes], int]) -> Ints:
@@ -301,7 +303,7 @@ def _digits(text: _Block, at: Ints) -> tuple[Ints, Ints]:
 def _quoted_pair(text: _Block, after: Ints, quotes: list[Ints]) -> Bools:
     """`` "REFERRER" "AGENT"`` follows, and no closing quote is shielded by a backslash."""
     _, _, open1, close1, open2, close2 = quotes
-    good = (open1 == after + 1) & (text.bytes[after] == _SPACE)
+    good: Bools = (open1 == after + 1) & (text.bytes[after] == _SPACE)
     good &= (open2 == close1 + 2) & (text.bytes[close1 + 1] == _SPACE)
     good &= (text.bytes[close1 - 1] != _BACKSLASH) & (text.bytes[close2 - 1] != _BACKSLASH)
     return good

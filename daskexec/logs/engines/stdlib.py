@@ -68,8 +68,6 @@ class StdlibEngine:
         The part's, for the samples.
     selection
         Which requests count, and what is shown of them.
-    max_keys
-        See `bound`.
     samples
         How many malformed lines are kept.
     """
@@ -80,12 +78,10 @@ class StdlibEngine:
         tally: Tally,
         ordinal: int = 0,
         selection: Selection | None = None,
-        max_keys: int | None = None,
         samples: int = SAMPLES,
     ) -> None:
         self._form, self._tally, self._ordinal = form, tally, ordinal
         self._selection = selection or Selection()
-        self._max_keys = max_keys
         self._samples = samples
         self._requests: Counter[bytes] = Counter()
         self._visitors: dict[bytes, set[tuple[bytes, bytes]]] = {}
@@ -149,7 +145,7 @@ class StdlibEngine:
         self._take_apart()
         self._requests, self._clients, self._visitors = Counter(), Counter(), {}
         self._waiting = 0
-        bound(tally, self._max_keys)
+        bound(tally)
 
     def _take_apart(self) -> None:
         """Spread the keys ``GET /x HTTP/1.1" 200 512`` over the tables they stand for."""

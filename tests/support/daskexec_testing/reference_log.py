@@ -32,7 +32,7 @@ class Line:
     def path(self) -> bytes:
         """The target of ``METHOD TARGET`` or ``METHOD TARGET HTTP/x``, else the request."""
         words = self.request.split(b" ")
-        method, target = (words + [b""])[:2]
+        method, target = [*words, b""][:2]
         named = bool(method) and all(
             c in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_-" for c in method
         )
@@ -181,8 +181,9 @@ def reference_counts(good: list[Line], form: str = "combined") -> dict[str, Any]
         if line.size:
             sizes[line.path] += line.size
         visitors.setdefault(line.time[:11], {}).setdefault(line.agent, set()).add(line.client)
-    moments = [((line.moment - datetime(1, 1, 1, tzinfo=timezone.utc)), line.time) for line in good]
-    stamps = sorted(((d.days + 1) * 86400 + d.seconds, text) for d, text in moments)
+    begin = datetime(1, 1, 1, tzinfo=timezone.utc)
+    ages = [(line.moment - begin, line.time) for line in good]
+    stamps = sorted(((d.days + 1) * 86400 + d.seconds, text) for d, text in ages)
     return {
         "requests": len(good),
         "bytes_sent": sum(line.size for line in good),
