@@ -282,7 +282,7 @@ def test_selections(engine: str, selection: Selection) -> None:
     hidden = b"1.2.3.0" if selection.anonymize else b"1.2.3.4"
     assert samples == [b"bad from " + hidden, b"bad from h.x"]
     wanted = reference_counts(chosen)
-    wanted |= {"lines": {0: len(good) + 2}, "excluded": len(good) - len(chosen)}
+    wanted |= {"lines": {0: len(good) + 2}, "misfits": {0: 2}, "excluded": len(good) - len(chosen)}
     assert found == wanted
 
 

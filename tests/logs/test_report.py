@@ -243,7 +243,7 @@ def test_an_interrupted_call_ends_the_job(made, monkeypatch: pytest.MonkeyPatch)
     """A Ctrl-C that hits a call in the caller's own thread is raised before the next call."""
     calls: list[Any] = []
 
-    def interrupted(part: Any, form: str) -> None:
+    def interrupted(part: Any, *_: Any) -> None:
         calls.append(part)
         raise KeyboardInterrupt
 

@@ -168,6 +168,7 @@ def reference_tally(content: bytes, form: str = "combined", samples: int = 10) -
     return {
         **reference_counts([line for line in found if line is not None], form),
         "lines": {0: len(lines)},
+        "misfits": {0: len(bad)} if bad else {},
         "samples": [(0, n + 1, lines[n][:400], len(lines[n])) for n in bad[:samples]],
     }
 
