@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import signal
@@ -19,10 +20,13 @@ import click
 from daskexec.cli._common import INTERRUPTED, say
 
 if TYPE_CHECKING:
-    from daskexec.logs.job import Plan, Progress
+    from daskexec.logs.job import Plan
     from daskexec.logs.report import Report
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
+
+
+_RESOLVE_SECONDS = 5.0
 
 
 class Size(click.ParamType[int]):
@@ -72,6 +76,20 @@ class Size(click.ParamType[int]):
     help="How much of a plain file one call reads.",
 )  # fmt: skip
 @click.option(
+    "--resolve", is_flag=True,
+    help="Look up host names of the top clients, for 5 seconds at most.",
+)  # fmt: skip
+@click.option(
+    "--progress/--no-progress", default=None,
+    help="Tell on stderr how far it is: a bar on a terminal, else a line every 5 seconds.  "
+    "[default: on a terminal]",
+)  # fmt: skip
+@click.option(
+    "--dry-run", is_flag=True,
+    help="Say what would be read, in how many parts, and what would cross the wire; as this "
+    "machine sees the files. Starts nothing.",
+)  # fmt: skip
+@click.option(
     "--demo", is_flag=True,
     help="Make up a log, report on it, and check the report against what was made up.",
 )  # fmt: skip
@@ -90,21 +108,28 @@ def logs(
     as_json: bool,
     top: int,
     part_size: int,
+    resolve: bool,
+    progress: bool | None,
+    dry_run: bool,
     demo: bool,
     demo_dir: str | None,
 ) -> None:
     """Report on access logs of web servers, in one pass.
 
     FILEs are in common, combined or vhost_combined format, plain or compressed with
-    gzip, bzip2 or xz. With a scheduler's address, the workers must see them under the
-    same paths.
+    gzip, bzip2, xz or zstd. One may be a folder (all files below it), a quoted pattern
+    ('logs/**/*.gz'), a URL that fsspec knows (s3://bucket/access.log), or - for stdin.
+    On a cluster the workers open them, and must see them under the same paths.
+
+    Ctrl-C reports on what was counted so far, marked as partial.
 
     \b
     Examples:
       daskexec logs --demo --executor processes
       daskexec logs access.log access.log.*.gz
       daskexec logs -e processes -w 8 /var/log/nginx/access.log
-      daskexec logs -e tls://scheduler:8786 --json /shared/logs/* > report.json
+      daskexec logs -e tls://scheduler:8786 --json /shared/logs > report.json
+      zcat access.log.*.gz | daskexec logs -
 
     Exit status: 0 if all went well, 1 if a file could not be counted, 2 for a usage
     error, 130 if interrupted.
@@ -112,14 +137,19 @@ def logs(
     demo = demo or demo_dir is not None
     if demo and files:
         raise click.UsageError("--demo makes its own log: give either FILEs or --demo.")
+    if demo and dry_run:
+        raise click.UsageError("--dry-run is for FILEs: --demo makes its log, and reads it.")
     if not files and not demo:
         raise click.UsageError(
             "no log file given. Name one or more, or try it with: daskexec logs --demo"
         )
     start = _executor_factory(spec, workers, insecure)
     settings = {"form": form, "part_size": part_size, "top": top, "as_json": as_json}
+    settings |= {"resolve": _RESOLVE_SECONDS if resolve else None, "progress": progress}
     try:
-        if demo:
+        if dry_run:
+            good = _dry_run(files, start, settings)
+        elif demo:
             good = _demo(demo_dir, start, settings)
         else:
             good = not _report(files, start, settings).failed
@@ -147,7 +177,7 @@ def logs(
 
 def _executor_factory(
     spec: str | None, workers: int | None, insecure: bool
-) -> Callable[[], Executor]:
+) -> functools.partial[Executor]:
     from daskexec.select import resolve_executor
 
     try:
@@ -165,31 +195,57 @@ def _die_quietly() -> None:
 
 
 def _report(
-    files: tuple[str, ...], start: Callable[[], Executor], settings: dict[str, Any]
+    files: tuple[str, ...], start: functools.partial[Executor], settings: dict[str, Any]
 ) -> Report:
-    """Report on `files`; start an executor only if there is anything to count."""
+    """Report on `files`; start an executor only if there is anything to count.
+
+    On a cluster its workers look at the files: they may see others than this machine.
+    """
     from daskexec.select import SerialExecutor
 
+    if "cluster" in start.keywords:
+        with _running(start) as executor:
+            return _count(_plan(files, settings, executor), executor, settings)
     todo = _plan(files, settings)
     with _running(start if todo.files else SerialExecutor) as executor:
         return _count(todo, executor, settings)
 
 
-def _plan(files: tuple[str, ...], settings: dict[str, Any]) -> Plan:
+def _dry_run(
+    files: tuple[str, ...], start: functools.partial[Executor], settings: dict[str, Any]
+) -> bool:
+    from daskexec.logs.outline import outline
+
+    todo = _plan(files, settings)
+    click.echo(outline(todo, remote=bool(getattr(start.func, "takes_futures", False))))
+    return not todo.failed
+
+
+def _plan(
+    files: tuple[str, ...], settings: dict[str, Any], executor: Executor | None = None
+) -> Plan:
     from daskexec.logs.job import plan
 
-    todo = plan(files, format=settings["form"], part_size=settings["part_size"])
+    todo = plan(files, format=settings["form"], part_size=settings["part_size"], executor=executor)
     _say_plan(todo)
     return todo
 
 
 def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
     """Carry out the plan, and write the report while the executor is still there."""
-    from daskexec.logs.job import run
+    from daskexec.logs.job import Interrupted, run
+    from daskexec.logs.progress import showing
 
     began = time.perf_counter()
-    with _progress(todo.size) as progress:
-        report = run(todo, executor, top=settings["top"], progress=progress)
+    options = {"top": settings["top"], "resolve": settings["resolve"]}
+    try:
+        with showing(sys.stderr, settings["progress"] if todo.files else False) as progress:
+            report = run(todo, executor, progress=progress, **options)
+    except Interrupted as interrupted:
+        if interrupted.report is not None and interrupted.report.lines:
+            say("Interrupted: the report is of what had been counted by then.")
+            _write(interrupted.report, settings["as_json"])
+        raise
     seconds = time.perf_counter() - began
     for failed in report.failed[len(todo.failed) :]:
         _say_failed(failed.name, failed.reason)
@@ -212,7 +268,7 @@ def _demo(folder: str | None, start: Callable[[], Executor], settings: dict[str,
         say(f"demo: {made.lines:,} made-up lines in {made.plain}, the same in {made.gzip},")
         say(f"demo: and what a report on either must say in {made.expected}")
         executor = stack.enter_context(_running(start))
-        report = _count(_plan((made.plain,), settings), executor, settings)
+        report = _count(_plan((made.plain,), settings, executor), executor, settings)
         zipped = analyze([made.gzip], executor, top=settings["top"])
         wrong = [*differences(made, report), *differences(made, zipped)]
     for line in wrong:
@@ -275,6 +331,8 @@ def _say_plan(todo: Plan) -> None:
     for form, names in by_format.items():
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
         say(f"format {form}: {', '.join(names[:3])}{more}")
+    for note in todo.notes:
+        say(f"note: {_shown(note)}")
     for failed in todo.failed:
         _say_failed(failed.name, failed.reason)
 
@@ -284,38 +342,3 @@ def _speed(report: Report, size: int, seconds: float, executor: str) -> str:
 
     rate = human_bytes(size / seconds) if seconds else "?"
     return f"{report.lines:,} lines, {human_bytes(size)} in {seconds:.2f} s ({rate}/s), {executor}"
-
-
-@contextlib.contextmanager
-def _progress(size: int) -> Iterator[Progress | None]:
-    """A progress bar on stderr, if that is a terminal."""
-    if not sys.stderr.isatty() or not size:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    # No refresh thread: a process pool may fork, and a fork with threads about can hang.
-    with Progress(
-        TextColumn("reading"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
-        auto_refresh=False,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("", total=size)
-
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, refresh=True)
-
-        yield tell

@@ -71,12 +71,19 @@ def render(report: Report, console: Console) -> None:
     for name, rows in report.top.items():
         if rows:
             title, unit = _TITLES[name]
+            if name == "clients" and report.host_names:
+                rows = [(_named(key, report.host_names), count) for key, count in rows]
             whole = report.bytes_sent if unit == "bytes" else report.requests
             pieces.append(_section(title, _top(rows, unit, whole, width, ink), ink))
     if report.samples:
         pieces.append(_section(*_malformed(report, width, ink), ink))
     for piece in pieces:
         console.print(piece, width=width, highlight=False)
+
+
+def _named(client: bytes, names: Mapping[bytes, str]) -> bytes:
+    name = names.get(client)
+    return client if name is None else client + b"  " + os.fsencode(name)
 
 
 def human_bytes(number: float) -> str:
@@ -99,6 +106,8 @@ def _heading(report: Report, ink: _Ink) -> RenderableType:
         line.append(f" {ink.dot} {', '.join(formats)}", style="not bold")
     if report.failed:
         line.append(f" {ink.dot} {len(report.failed)} not counted", style="red")
+    if report.partial:
+        line.append(f" {ink.dot} partial: interrupted", style="red")
     return line
 
 

@@ -13,7 +13,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from daskexec.logs.keys import encode_key
@@ -100,6 +100,10 @@ class Report:
         a request that is no ``METHOD TARGET [HTTP/x]`` counts under its whole text.
     samples
         The first malformed lines.
+    partial
+        Whether the job was interrupted, and all this is of what it had counted by then.
+    host_names
+        Names of top clients, where they were asked for and found.
     """
 
     files: tuple[LogFile, ...]
@@ -117,6 +121,8 @@ class Report:
     days: Mapping[str, int]
     top: Mapping[str, Sequence[Row]]
     samples: tuple[MalformedLine, ...]
+    partial: bool = False
+    host_names: Mapping[bytes, str] = field(default_factory=dict)
 
     @property
     def status_classes(self) -> dict[str, int]:
@@ -174,6 +180,11 @@ class Report:
         """Return the report as plain data; keys of the log as `encode_key` writes them."""
         return {
             "schema_version": SCHEMA_VERSION,
+            "partial": self.partial,
+            "host_names": {
+                encode_key(key): encode_key(name.encode("utf-8", "surrogateescape"))
+                for key, name in self.host_names.items()
+            },
             "files": [{"name": _name(f.name), "format": f.format} for f in self.files],
             "failed": [{"name": _name(f.name), "reason": f.reason} for f in self.failed],
             "totals": {
