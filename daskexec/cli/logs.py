@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import sys
@@ -20,9 +21,11 @@ from daskexec.cli._log_counting import FormatText, counting_options
 from daskexec.cli._log_outputs import Demo, NotWritten, Outputs, demo_options, output_options
 
 if TYPE_CHECKING:
-    from daskexec.logs.job import Plan, Progress
+    from daskexec.logs.job import Plan
     from daskexec.logs.report import Report
     from daskexec.logs.tally import Counting
+
+_RESOLVE_SECONDS = 5.0
 
 
 @click.command()
@@ -58,6 +61,20 @@ if TYPE_CHECKING:
     "--part-size", type=Size(), default="64MiB", show_default=True, metavar="SIZE",
     help="How much of a plain file one call reads.",
 )  # fmt: skip
+@click.option(
+    "--resolve", is_flag=True,
+    help="Look up host names of the top clients, for 5 seconds at most.",
+)  # fmt: skip
+@click.option(
+    "--progress/--no-progress", default=None,
+    help="Tell on stderr how far it is: a bar on a terminal, else a line every 5 seconds.  "
+    "[default: on a terminal]",
+)  # fmt: skip
+@click.option(
+    "--dry-run", is_flag=True,
+    help="Say what would be read, in how many parts, and what would cross the wire; as this "
+    "machine sees the files. Starts nothing.",
+)  # fmt: skip
 @counting_options
 @output_options
 @demo_options
@@ -72,6 +89,9 @@ def logs(
     as_json: bool,
     top: int,
     part_size: int,
+    resolve: bool,
+    progress: bool | None,
+    dry_run: bool,
     counting: Counting,
     outputs: Outputs,
     demo: Demo | None,
@@ -79,8 +99,11 @@ def logs(
     """Report on access logs of web servers, in one pass.
 
     FILEs are in common or combined format or another (--format), plain or compressed with
-    gzip, bzip2 or xz. With a scheduler's address, the workers must see them under the
-    same paths.
+    gzip, bzip2, xz or zstd. One may be a folder (all files below it), a quoted pattern
+    ('logs/**/*.gz'), a URL that fsspec knows (s3://bucket/access.log), or - for stdin.
+    On a cluster the workers open them, and must see them under the same paths.
+
+    Ctrl-C reports on what was counted so far, marked as partial.
 
     \b
     Examples:
@@ -88,17 +111,22 @@ def logs(
       daskexec logs access.log access.log.*.gz
       daskexec logs -e processes -w 8 /var/log/nginx/access.log
       daskexec logs --since 2015-05-17 --status 5xx --path '/api/*' access.log
-      daskexec logs -e tls://scheduler:8786 --json /shared/logs/* > report.json
+      daskexec logs -e tls://scheduler:8786 --json /shared/logs > report.json
       daskexec logs --html report.html --save monday.tally access.log
       daskexec logs --merge --html week.html *.tally
+      zcat access.log.*.gz | daskexec logs -
 
     Exit status: 0 if all went well, 1 if a file could not be counted or written, 2 for a
     usage error, 130 if interrupted.
     """
     if demo and files:
         raise click.UsageError("--demo makes its own log: give either FILEs or --demo.")
+    if demo and dry_run:
+        raise click.UsageError("--dry-run is for FILEs: --demo makes its log, and reads it.")
     if demo and (counting.max_keys or counting.selection != type(counting.selection)()):
         raise click.UsageError("--demo checks every number: it goes with no filter or --max-keys.")
+    if "-" in files and outputs.malformed:
+        raise click.UsageError("--malformed reads twice, and stdin can be read once only.")
     if not files and not demo:
         raise click.UsageError(
             "no log file given. Name one or more, or try it with: daskexec logs --demo"
@@ -106,11 +134,14 @@ def logs(
     start = _executor_factory(spec, workers, insecure)
     settings = {
         "form": form, "part_size": part_size, "top": top, "as_json": as_json,
-        "counting": counting, "outputs": outputs,
+        "counting": counting, "outputs": outputs, "progress": progress,
+        "resolve": _RESOLVE_SECONDS if resolve else None,
     }  # fmt: skip
     try:
         if outputs.merge:
             good = _merge(files, settings)
+        elif dry_run:
+            good = _dry_run(files, start, settings)
         elif demo:
             good = _demo(demo, start, settings)
         else:
@@ -139,7 +170,7 @@ def logs(
 
 def _executor_factory(
     spec: str | None, workers: int | None, insecure: bool
-) -> Callable[[], Executor]:
+) -> functools.partial[Executor]:
     from daskexec.select import resolve_executor
 
     try:
@@ -157,37 +188,58 @@ def _die_quietly() -> None:
 
 
 def _report(
-    files: tuple[str, ...], start: Callable[[], Executor], settings: dict[str, Any]
+    files: tuple[str, ...], start: functools.partial[Executor], settings: dict[str, Any]
 ) -> Report:
-    """Report on `files`; start an executor only if there is anything to count."""
+    """Report on `files`; start an executor only if there is anything to count.
+
+    On a cluster its workers look at the files: they may see others than this machine.
+    """
     from daskexec.select import SerialExecutor
 
+    if "cluster" in start.keywords:
+        with _running(start) as executor:
+            return _count(_plan(files, settings, executor), executor, settings)
     todo = _plan(files, settings)
     with _running(start if todo.files else SerialExecutor) as executor:
         return _count(todo, executor, settings)
 
 
-def _plan(files: tuple[str, ...], settings: dict[str, Any]) -> Plan:
+def _dry_run(
+    files: tuple[str, ...], start: functools.partial[Executor], settings: dict[str, Any]
+) -> bool:
+    from daskexec.logs.outline import outline
+
+    todo = _plan(files, settings)
+    click.echo(outline(todo, remote=bool(getattr(start.func, "takes_futures", False))))
+    return not todo.failed
+
+
+def _plan(
+    files: tuple[str, ...], settings: dict[str, Any], executor: Executor | None = None
+) -> Plan:
     from daskexec.logs.job import plan
 
-    todo = plan(files, format=settings["form"], part_size=settings["part_size"])
+    todo = plan(files, format=settings["form"], part_size=settings["part_size"], executor=executor)
     _say_plan(todo)
     return todo
 
 
 def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
     """Carry out the plan, and write the report while the executor is still there."""
-    from daskexec.logs.job import run
+    from daskexec.logs.job import Interrupted, run
+    from daskexec.logs.progress import showing
 
     began = time.perf_counter()
-    with _progress(todo.size) as progress:
-        report = run(
-            todo,
-            executor,
-            top=settings["top"],
-            progress=progress,
-            counting=settings["counting"],
-        )
+    options = {name: settings[name] for name in ("top", "resolve", "counting")}
+    try:
+        with showing(sys.stderr, settings["progress"] if todo.files else False) as progress:
+            report = run(todo, executor, progress=progress, **options)
+    except Interrupted as interrupted:
+        if interrupted.report is not None and interrupted.report.lines:
+            say("Interrupted: the report is of what had been counted by then.")
+            _write(interrupted.report, settings["as_json"])
+            settings["outputs"].write(interrupted.report)
+        raise
     seconds = time.perf_counter() - began
     for failed in report.failed[len(todo.failed) :]:
         _say_failed(failed.name, failed.reason)
@@ -229,7 +281,8 @@ def _demo(demo: Demo, start: Callable[[], Executor], settings: dict[str, Any]) -
         say(f"demo: {made.lines:,} made-up lines in {first}{also},")
         say(f"demo: and what a report on them must say in {made.expected}")
         executor = stack.enter_context(_running(start))
-        wrong = differences(made, _count(_plan((first,), settings), executor, settings))
+        todo = _plan((first,), settings, executor)
+        wrong = differences(made, _count(todo, executor, settings))
         for path in others:
             report = analyze([path], executor, top=settings["top"], counting=settings["counting"])
             wrong += differences(made, report)
@@ -294,6 +347,8 @@ def _say_plan(todo: Plan) -> None:
     for form, names in by_format.items():
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
         say(f"format {form}: {', '.join(names[:3])}{more}")
+    for note in todo.notes:
+        say(f"note: {_shown(note)}")
     for failed in todo.failed:
         _say_failed(failed.name, failed.reason)
 
@@ -303,38 +358,3 @@ def _speed(report: Report, size: int, seconds: float, executor: str) -> str:
 
     rate = human_bytes(size / seconds) if seconds else "?"
     return f"{report.lines:,} lines, {human_bytes(size)} in {seconds:.2f} s ({rate}/s), {executor}"
-
-
-@contextlib.contextmanager
-def _progress(size: int) -> Iterator[Progress | None]:
-    """A progress bar on stderr, if that is a terminal."""
-    if not sys.stderr.isatty() or not size:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    # No refresh thread: a process pool may fork, and a fork with threads about can hang.
-    with Progress(
-        TextColumn("reading"),
-        BarColumn(bar_width=None),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(file=sys.stderr),
-        auto_refresh=False,
-        transient=True,
-    ) as bar:
-        task = bar.add_task("", total=size)
-
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, refresh=True)
-
-        yield tell

@@ -127,6 +127,11 @@ def _name(name: str) -> str:
     return show_key(name.encode("utf-8", "surrogateescape"))
 
 
+def _shown(report: Report, table: str, key: bytes) -> str:
+    host = report.host_names.get(key) if table == "clients" else None
+    return (show_key(key) or '""') + (f"  {_name(host)}" if host else "")
+
+
 def _table(report: Report, name: str) -> _Table:
     title = TITLES[name]
     rows = report.top[name]
@@ -137,7 +142,7 @@ def _table(report: Report, name: str) -> _Table:
         title,
         tuple(
             _Row(
-                show_key(key) or '""',
+                _shown(report, name, key),
                 number,
                 human_bytes(number) if sizes else f"{number:,}",
                 share(number, whole),

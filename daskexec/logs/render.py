@@ -85,6 +85,8 @@ def _heading(report: Report, ink: _Ink) -> RenderableType:
         line.append(f" {ink.dot} {', '.join(formats)}", style="not bold")
     if report.failed:
         line.append(f" {ink.dot} {len(report.failed)} not counted", style="red")
+    if report.partial:
+        line.append(f" {ink.dot} partial: interrupted", style="red")
     return line
 
 
@@ -225,7 +227,10 @@ def _top(report: Report, name: str, width: int, ink: _Ink) -> RenderableType:
     table.add_column(justify="right", no_wrap=True, style="dim")
     for _ in range(1 + bool(bar_width)):
         table.add_column(no_wrap=True)
+    names = report.host_names if name == "clients" else {}
     for (key, number), count, part in zip(rows, counts, shares, strict=True):
+        if key in names:
+            key += b"  " + os.fsencode(names[key])
         bar = [Text(_bar(number, rows[0][1], bar_width, ink), style="cyan")] if bar_width else []
         text = Text(_shorten(ink.text(key), max(8, width - taken), ink) or '""')
         table.add_row(count, part, *bar, text)

@@ -126,6 +126,10 @@ class Report:
         counts may be too low at most, and the count that a missing row has at most. By
         ``clients_distinct`` and ``visitors_distinct``, the relative standard error of
         ``clients`` and ``visitors``.
+    partial
+        Whether the job was interrupted, and all this is of what it had counted by then.
+    host_names
+        Names of top clients, where they were asked for and found.
     tally
         All that was counted, of which the rest is an extract: for `daskexec.logs.saved`.
         Its tables have an entry for each distinct key, so let go of a report in time.
@@ -148,6 +152,8 @@ class Report:
     samples: tuple[MalformedLine, ...]
     excluded: int = 0
     inexact: Mapping[str, float] = field(default_factory=dict)
+    partial: bool = False
+    host_names: Mapping[bytes, str] = field(default_factory=dict)
     tally: Tally = field(repr=False, compare=False, default_factory=Tally)
 
     @property
@@ -236,8 +242,14 @@ class Report:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data; keys of the log as `encode_key` writes them."""
+        """Return the report as plain data; keys of the log as `encode_key` writes them.
+
+        ``partial`` is there where it is true, ``host_names`` where there are any.
+        """
+        names = {encode_key(key): _name(name) for key, name in self.host_names.items()}
         return {
+            **({"partial": True} if self.partial else {}),
+            **({"host_names": names} if names else {}),
             "version": VERSION,
             "generator": f"daskexec {__version__}",
             "files": [

@@ -17,7 +17,7 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import astuple, fields
+from dataclasses import astuple, fields, replace
 from typing import Any
 
 import msgpack
@@ -56,6 +56,7 @@ def save(report: Report, path: str | os.PathLike[str]) -> None:
         "files": [astuple(file) for file in report.files],
         "failed": [astuple(file) for file in report.failed],
         "samples": [astuple(sample) for sample in report.samples],
+        "partial": report.partial,
         "tally": {f.name: getattr(report.tally, f.name) for f in fields(Tally)},
     }
     temporary = f"{os.fspath(path)}.{os.getpid()}.part"
@@ -90,12 +91,14 @@ def merge_saved(paths: Iterable[str | os.PathLike[str]], top: int = 10) -> Repor
     failed: list[FailedFile] = []
     samples: list[MalformedLine] = []
     whole = Tally()
+    partial = False
     for path in paths:
         try:
             content = _load(path)
             new_files = [LogFile(*row) for row in content["files"]]
             new_failed = [FailedFile(*row) for row in content["failed"]]
             new_samples = [MalformedLine(*row) for row in content["samples"]]
+            new_partial = bool(content["partial"])
             tally = _tally(content["tally"])
         except (NotSaved, OSError) as error:
             failed.append(FailedFile(os.fspath(path), reason_of(error)))
@@ -106,8 +109,9 @@ def merge_saved(paths: Iterable[str | os.PathLike[str]], top: int = 10) -> Repor
             files += new_files
             failed += new_failed
             samples += new_samples
+            partial = partial or new_partial
             whole = merge(whole, tally)
-    return Report.of_whole(files, failed, whole, samples, top)
+    return replace(Report.of_whole(files, failed, whole, samples, top), partial=partial)
 
 
 def _tally(values: dict[str, Any]) -> Tally:

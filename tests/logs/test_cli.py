@@ -226,7 +226,7 @@ def test_ctrl_c(made, spec: str) -> None:
 def test_a_broken_executor_is_told(made) -> None:
     """When the executor breaks, that is said in one line, exit status 1."""
     patch = "from concurrent.futures import BrokenExecutor\n"
-    patch += "def fail(*a): raise BrokenExecutor('a process died')\n"
+    patch += "def fail(*a, **k): raise BrokenExecutor('a process died')\n"
     patch += "job.tally_part = fail"
     result = run_with(patch, "logs", "-e", "threads", made.plain)
     assert result.returncode == 1
