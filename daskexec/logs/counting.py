@@ -50,6 +50,7 @@ FAN_IN = 8
 """How many tallies one call merges."""
 
 _WINDOW = max(32, 4 * (os.cpu_count() or 1))
+_REMOTE_WINDOW = 1024  # of calls whose results stay where they are: enough for 200 threads
 _HELD = 256 << 20  # bytes of stdin that are in calls at a time
 _HEARTBEAT = 0.25  # seconds
 _PATIENCE = 15.0  # seconds that what was counted is waited for when interrupted
@@ -99,7 +100,7 @@ class Counting(Executor):
     progress, size
         Told how many bytes of `size` are done.
     window
-        Most calls pending.
+        Most calls pending; None: what suits the executor.
     """
 
     def __init__(
@@ -108,11 +109,12 @@ class Counting(Executor):
         tally: TallyPart,
         progress: Progress | None = None,
         size: int = 0,
-        window: int = _WINDOW,
+        window: int | None = None,
     ) -> None:
-        self._executor, self._tally, self._window = executor, tally, window
+        self._executor, self._tally = executor, tally
         self._tell, self._size, self._done = progress or (lambda done, size: None), size, 0
         self._remote = bool(getattr(executor, "takes_futures", False))
+        self._window = window or (_REMOTE_WINDOW if self._remote else _WINDOW)
         self._home = socket.gethostname()
         self._files: deque[_File] = deque()  # whose parts are not all handed over
         self._receipts: list[Future[Receipt]] = []

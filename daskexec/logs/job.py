@@ -335,17 +335,17 @@ def run(
     top: int = 10,
     resolve: float | None = None,
     progress: Progress | None = None,
-    tally: TallyPart = tally_part,
+    tally: TallyPart | None = None,
     **options: int,
 ) -> Report:
     """Carry out a plan.
 
-    Parameters are those of `analyze`, and `tally`, what counts a part on the workers; `options`
-    are those of `Counting`. If it is interrupted or the executor breaks, calls not yet begun
-    are cancelled.
+    Parameters are those of `analyze`, and `tally`, what counts a part on the workers, else
+    `tally_part`; `options` are those of `Counting`. If it is interrupted or the executor
+    breaks, calls not yet begun are cancelled.
     """
     size = todo.size if todo.known else 0
-    counting = Counting(executor, tally, progress, size, **options)
+    counting = Counting(executor, tally or tally_part, progress, size, **options)
     here = SerialExecutor()
     with Resolver(resolve or 0) as names:
         executors = {"default": executor, _HERE: here, "counting": counting, "names": names}

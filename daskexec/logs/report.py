@@ -177,14 +177,15 @@ class Report:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data; keys of the log as `encode_key` writes them."""
+        """Return the report as plain data; keys of the log as `encode_key` writes them.
+
+        ``partial`` is there where it is true, ``host_names`` where there are any.
+        """
+        names = {encode_key(key): _name(name) for key, name in self.host_names.items()}
         return {
+            **({"partial": True} if self.partial else {}),
+            **({"host_names": names} if names else {}),
             "schema_version": SCHEMA_VERSION,
-            "partial": self.partial,
-            "host_names": {
-                encode_key(key): encode_key(name.encode("utf-8", "surrogateescape"))
-                for key, name in self.host_names.items()
-            },
             "files": [{"name": _name(f.name), "format": f.format} for f in self.files],
             "failed": [{"name": _name(f.name), "reason": f.reason} for f in self.failed],
             "totals": {
