@@ -6,7 +6,7 @@ as arguments.
 
 ::
 
-    Counting.drive, in the caller's thread            the executor
+    PartCounter.drive, in the caller's thread            the executor
       parts of the files, a window of them ---------> tally(part)
       executor takes futures:                           |  stays where it was made
         receipt(tally's future) ------------------------+-> how large it is
@@ -37,7 +37,7 @@ from daskexec.logs.inputs import place_of
 from daskexec.logs.split import READ_ERRORS, Part
 from daskexec.logs.tally import Tally, Unreadable, merge, reason_of
 
-__all__ = ["FAN_IN", "Counting", "Progress", "Receipt", "TallyPart"]
+__all__ = ["FAN_IN", "PartCounter", "Progress", "Receipt", "TallyPart"]
 
 TallyPart = Callable[[Part, str], Tally]
 """Counts a part, in the format of a name; runs on the workers."""
@@ -50,6 +50,7 @@ FAN_IN = 8
 """How many tallies one call merges."""
 
 _WINDOW = max(32, 4 * (os.cpu_count() or 1))
+_REMOTE_WINDOW = 1024  # of calls whose results stay where they are: enough for 200 threads
 _HELD = 256 << 20  # bytes of stdin that are in calls at a time
 _HEARTBEAT = 0.25  # seconds
 _PATIENCE = 15.0  # seconds that what was counted is waited for when interrupted
@@ -82,7 +83,7 @@ class _Task:
     tally: Future[Any]
 
 
-class Counting(Executor):
+class PartCounter(Executor):
     """Runs functions that list a file's parts, and counts these parts on another executor.
 
     ``submit(function, ...)`` takes a function that returns the file's format and its parts, an
@@ -99,7 +100,7 @@ class Counting(Executor):
     progress, size
         Told how many bytes of `size` are done.
     window
-        Most calls pending.
+        Most calls pending; None: what suits the executor.
     """
 
     def __init__(
@@ -108,11 +109,12 @@ class Counting(Executor):
         tally: TallyPart,
         progress: Progress | None = None,
         size: int = 0,
-        window: int = _WINDOW,
+        window: int | None = None,
     ) -> None:
-        self._executor, self._tally, self._window = executor, tally, window
+        self._executor, self._tally = executor, tally
         self._tell, self._size, self._done = progress or (lambda done, size: None), size, 0
         self._remote = bool(getattr(executor, "takes_futures", False))
+        self._window = window or (_REMOTE_WINDOW if self._remote else _WINDOW)
         self._home = socket.gethostname()
         self._files: deque[_File] = deque()  # whose parts are not all handed over
         self._receipts: list[Future[Receipt]] = []

@@ -12,7 +12,7 @@ there, and in `daskexec.logs.counting`, which reads the parts on it.
       looked        each, on the executor: opened there, format chosen, cut into parts
     plan            what is to be counted, and what cannot be
       files         each with its parts
-      tallies       each, by `Counting`: parts counted on the executor, merged in a tree there
+      tallies       each, by `PartCounter`: parts counted on the executor, merged in a tree there
       totals        one tally of all
       tables        the report
     top_clients     -> host_names: each, on threads beside the executor
@@ -32,8 +32,7 @@ from functools import partial
 from typing import Any
 
 from daskexec import Graph, SerialExecutor
-from daskexec.logs.counting import Counting as Drive
-from daskexec.logs.counting import Progress, Receipt, TallyPart
+from daskexec.logs.counting import PartCounter, Progress, Receipt, TallyPart
 from daskexec.logs.formats import find_format
 from daskexec.logs.hosts import Resolver, host_name
 from daskexec.logs.inputs import STDIN, Found, Looked, Stdin, expand, look
@@ -172,7 +171,7 @@ def tallies(file: tuple[str, Iterable[Part]]) -> tuple[str, Iterable[Part]]:
 
 
 @JOB.property(on=_HERE)
-def totals(tallies: Sequence[Receipt], counting: Drive) -> Tally:
+def totals(tallies: Sequence[Receipt], counting: PartCounter) -> Tally:
     return counting.total()
 
 
@@ -346,36 +345,36 @@ def run(
 ) -> Report:
     """Carry out a plan.
 
-    Parameters are those of `analyze`, and `tally`, what counts a part on the workers; `options`
-    are those of `Counting`. If it is interrupted or the executor breaks, calls not yet begun
-    are cancelled.
+    Parameters are those of `analyze`, and `tally`, what counts a part on the workers, else
+    `tally_part`; `options` are those of `PartCounter`. If it is interrupted or the executor
+    breaks, calls not yet begun are cancelled.
     """
     size = todo.size if todo.known else 0
     if tally is None:
         tally = tally_part if counting is None else partial(tally_part, counting=counting)
-    drive = Drive(executor, tally, progress, size, **options)
+    counter = PartCounter(executor, tally, progress, size, **options)
     here = SerialExecutor()
     with Resolver(resolve or 0) as names:
-        executors = {"default": executor, _HERE: here, "counting": drive, "names": names}
-        job = JOB.on(executors, plan=todo, counting=drive, top=top)
+        executors = {"default": executor, _HERE: here, "counting": counter, "names": names}
+        job = JOB.on(executors, plan=todo, counting=counter, top=top)
         wanted: Future[Any] = job.future("tables" if resolve is None else "report")
         try:
-            drive.drive(wanted)
+            counter.drive(wanted)
             result: Report = wanted.result()
         except KeyboardInterrupt as error:
-            raise _interrupted(todo, drive, top) from error
+            raise _interrupted(todo, counter, top) from error
     return result
 
 
-def _interrupted(todo: Plan, drive: Drive, top: int) -> Interrupted:
+def _interrupted(todo: Plan, counter: PartCounter, top: int) -> Interrupted:
     interrupted = Interrupted()
-    totals = drive.total_so_far()
+    totals = counter.total_so_far()
     if totals is not None:
         # The same graph, with what there is in the places of what was to be computed.
         job = JOB.on(
             {_HERE: SerialExecutor()},
             plan=todo,
-            tallies=drive.receipts(),
+            tallies=counter.receipts(),
             totals=totals,
             top=top,
         )

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from daskexec.logs.counting import FAN_IN, TallyPart
 from daskexec.logs.job import Plan
 from daskexec.logs.keys import show_key
-from daskexec.logs.words import human_bytes
-from daskexec.logs.split import Part, read_blocks
+from daskexec.logs.split import Part, first_bytes
 from daskexec.logs.tally import Unreadable, tally_part
+from daskexec.logs.words import human_bytes
 
 __all__ = ["merge_levels", "outline"]
 
@@ -115,7 +115,8 @@ def _growth(todo: Plan, tally: TallyPart) -> tuple[str, int, int, float] | None:
     """
     for file, its in todo.files:
         try:
-            head = next(read_blocks(its[0], _SAMPLE), b"") if its else b""
+            head = first_bytes(its[0], _SAMPLE) if its else b""
+            head = head[: head.rfind(b"\n") + 1]
             if not head:
                 continue
             few = head[: head.rfind(b"\n", 0, max(1, len(head) // 8)) + 1]

@@ -24,7 +24,8 @@ from daskexec.logs.streams import (
 )
 
 __all__ = [
-    "DEFAULT_PART_SIZE", "READ_ERRORS", "Part", "cut", "first_lines", "read_blocks", "whole_lines",
+    "DEFAULT_PART_SIZE", "READ_ERRORS", "Part", "cut", "first_bytes", "first_lines", "read_blocks",
+    "whole_lines",
 ]  # fmt: skip
 
 DEFAULT_PART_SIZE = 64 << 20
@@ -138,19 +139,27 @@ def first_lines(part: Part, count: int) -> list[bytes]:
 
     Looks at one mebibyte at most; a line cut off there counts as a line.
     """
-    with reading(part.path), _opened(part) as stream:
-        head = b""
-        while len(head) < _HEAD and head.count(b"\n") < count:
-            chunk = stream.read(min(_HEAD, 2 * len(head) or _PROBE))
-            if not chunk:
-                break
-            head += chunk
-    lines = head[:_HEAD].split(b"\n", count)
+    lines = first_bytes(part, _HEAD, count).split(b"\n", count)
     # What follows the last newline is a line only if something is there; beyond `count`
     # newlines it is the unsplit rest.
     if len(lines) > count or not lines[-1]:
         lines.pop()
     return [line.removesuffix(b"\r") for line in lines]
+
+
+def first_bytes(part: Part, size: int, lines: int | None = None) -> bytes:
+    """Return the first bytes of a file, given its first part: up to `size`.
+
+    Stops where `lines` lines are there, some way behind them.
+    """
+    head = b""
+    with reading(part.path), _opened(part) as stream:
+        while len(head) < size and (lines is None or head.count(b"\n") < lines):
+            chunk = stream.read(min(size - len(head), 2 * len(head) or _PROBE))
+            if not chunk:
+                break
+            head += chunk
+    return head
 
 
 def read_blocks(part: Part, block_size: int = BLOCK_SIZE) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ compressed, not its name.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import importlib
 import io
@@ -38,7 +39,14 @@ _MAGIC = {
     b"\x28\xb5\x2f\xfd": "zstd",
 }
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(?:://|::)")
-_LIBRARIES = ("isal", "igzip_lib", "zstandard", "zstd")  # that raise errors of their own
+_LIBRARIES = (
+    "isal",
+    "igzip_lib",
+    "zstandard",
+    "zstd",
+    "compression",
+    "_zstd",
+)  # whose errors are their own
 _PIECE = 1 << 17  # compressed bytes that are decompressed at a time
 
 
@@ -171,7 +179,9 @@ def _open_url(path: str) -> IO[bytes]:
         core = importlib.import_module("fsspec.core")  # comes with Dask
         system, name = core.url_to_fs(path)
         return cast("IO[bytes]", system.open(name, "rb"))
-    except READ_ERRORS:
+    except READ_ERRORS as error:
+        if isinstance(error, FileNotFoundError) and not error.strerror:  # it says the path only
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
         raise
     except ImportError as error:  # "Install s3fs to access S3"
         raise OSError(f"{error}: with pip, where the file is read") from None

@@ -204,21 +204,27 @@ def run_with(patch: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 INTERRUPT = """
-take = job._take
-def interrupted(*args):
-    os.kill(os.getpid(), signal.SIGINT)
-    return take(*args)
-job._take = interrupted
+from daskexec.logs.counting import PartCounter
+settle, calls = PartCounter._settle, []
+def interrupted(self, future):
+    calls.append(settle(self, future))
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+PartCounter._settle = interrupted
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("spec", ["serial", "threads", "processes"])
 def test_ctrl_c(made, spec: str) -> None:
-    """Ctrl-C ends with one clear line and exit status 130, without a traceback."""
-    result = run_with(INTERRUPT, "logs", "-e", spec, "--part-size", "2k", made.plain)
+    """Ctrl-C reports on what was counted, marked as partial, and ends with one clear line and
+    exit status 130, without a traceback."""
+    result = run_with(INTERRUPT, "logs", "-e", spec, "--part-size", "2k", "--json", made.plain)
     assert result.returncode == 130
-    assert result.stdout == ""
+    said = json.loads(result.stdout)
+    assert said["partial"] is True
+    assert 0 < said["totals"]["lines"] < made.lines
+    assert "report is of what had been counted" in result.stderr
     assert result.stderr.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in result.stderr
 
