@@ -115,7 +115,8 @@ types = ", ".join(f"'{name}': 'VARCHAR'" for name in columns)
 db.execute(f'''create temp table log as select client, day[2:12] as day, day[2:15] as hour,
     split_part(request, ' ', 2) as path, status, try_cast(bytes as bigint) as bytes, referrer,
     agent from read_csv('{path}', delim=' ', quote='"', escape='\\\\', header=false,
-    auto_detect=false, strict_mode=false, ignore_errors=true, null_padding=true, columns={{{types}}})''')
+    auto_detect=false, strict_mode=false, ignore_errors=true, null_padding=true,
+    columns={{{types}}})''')
 top = "select {0}, {1} from log {2} group by {0} order by 2 desc, 1 limit 10"
 print(db.execute("select count(*), sum(bytes), min(day), max(day) from log").fetchone()[0])
 for key in ("status", "hour", "day"):
