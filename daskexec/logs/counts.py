@@ -6,10 +6,11 @@ the log job; pure, runs anywhere.
 `merge` is associative and commutative, so that neither the executor nor the way the files
 are cut can be seen in a report. All keys are bytes, as they stand in the log.
 
-Memory goes with the distinct keys, not with the lines: about 150 bytes for each distinct
-client, path or agent of usual length, and about 130 for each visitor. Where that is too
-much, `bound` drops the rarest keys of a table above ``max_keys`` of them, and the tally says
-what was lost: see there.
+Memory goes with the distinct keys, not with the lines: about 300 bytes for each distinct
+client with its visits, and about 150 for each path, referrer or agent of usual length. Where
+that is too much, `bound` drops the rarest keys of a table above ``max_keys`` of them, and the
+tally says what was lost: see there. It then takes about 150 MB and 1,200 bytes times
+``max_keys`` for a process that reads or merges.
 """
 
 from __future__ import annotations

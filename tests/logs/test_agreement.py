@@ -65,7 +65,7 @@ FIELDS: dict[str, list[bytes]] = {
     "request": [b"GET /a?x=1 HTTP/1.1", *TEXTS],
     "status": [b"404", b"200", b"304", b"500", b"20", b"OK", b"2000", b"2\xba0", b"20/", b"-",
                b""],
-    "sent": [b"512", b"0", b"-", b"12345678", b"1" * 15, b"1" * 16, b"9" * 17, b"007", b"1" * 20,
+    "sent": [b"512", b"0", b"-", b"12345678", b"1" * 12, b"1" * 13, b"9" * 16, b"007", b"1" * 20,
              b"1" * 21, b"", b"5x", b"--", b"\xb1", b"-5", b"12345678x", b"1 "],
     "referrer": [b"-", *TEXTS],
     "agent": [b"ua", *TEXTS],
@@ -158,10 +158,10 @@ def test_every_field_of_every_line(form: str, engine: str, content: bytes) -> No
 @pytest.mark.parametrize("engine", ENGINES)
 def test_long_lines_and_large_numbers(engine: str) -> None:
     """Lines longer than a block's parts are read, and sums beyond 2**53 are exact."""
-    line = b'1.2.3.4 - - [%b] "GET /%b HTTP/1.1" 200 %d "-" "%b"\n'
+    line = b'1.2.3.4 - - [%b] "GET /%d HTTP/1.1" 200 %d "-" "%b"\n'
     content = b"".join(
-        line % (TIME, b"p" * (n % 3), 999_999_999_999_999 - n, b"a" * (n * 20_000))
-        for n in range(12)
+        line % (TIME, n % 3, 999_999_999_999 - n, b"a" * (n % 1_000 * 200 * (n < 1_000)))
+        for n in range(990, 11_000)
     )
     agrees(content, "combined", engine)
 

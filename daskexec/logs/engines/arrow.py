@@ -4,7 +4,7 @@ Role: blocks of whole lines into a tally, about three times as fast as `stdlib`.
 numpy and pyarrow. Floor 10, part of the log job; runs on the workers, in any thread or
 process; most of its time is spent outside the interpreter's lock.
 
-Of 64 MiB of lines together each column becomes numbers for its distinct values
+Of 64 MiB of lines (16, where keys are bounded) each column becomes numbers for its distinct values
 (``dictionary_encode``); everything else counts numbers (``bincount``, ``sort``). Fields are
 not copied: an array's offsets are begin, end, begin, end, ... in the block itself, and what
 lies between two fields is null. Python sees distinct values only. Lines that are not
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from daskexec.logs.counts import SAMPLES, Tally, bound, start_of_hour
 from daskexec.logs.engines.columns import Columns, split
-from daskexec.logs.engines.stdlib import FLUSH_BYTES, StdlibEngine
+from daskexec.logs.engines.stdlib import StdlibEngine, flush_bytes
 from daskexec.logs.layouts import TIME, LogFormat
 from daskexec.logs.selection import Selection
 
@@ -126,7 +126,7 @@ class ArrowEngine:
         self._selection = selection or Selection()
         self._samples = samples
         self._slow = StdlibEngine(form, tally, ordinal, selection, samples)
-        self._batch = _Batch()
+        self._batch, self._flush_at = _Batch(), flush_bytes(tally)
 
     def add(self, block: bytes) -> None:
         """Count a block's lines; the block ends where a line does."""
@@ -148,7 +148,7 @@ class ArrowEngine:
             self._one_by_one([block[a:b] for a, b in bounds], numbers)
         self._tally.lines[self._ordinal] = before + len(columns.starts)
         self._batch.add(block, columns, before)
-        if self._batch.size >= FLUSH_BYTES:
+        if self._batch.size >= self._flush_at:
             self.flush()
 
     def _one_by_one(self, lines: list[bytes], numbers: list[int]) -> None:
@@ -229,7 +229,7 @@ class ArrowEngine:
         tally.bytes_sent += int(sent.sum())
         paths, at = texts["path"]
         _add(tally.paths, paths, np.bincount(at, minlength=len(paths)))
-        # Through floats, which hold whole numbers below 2**53; sizes are below 10**15.
+        # Through floats, which hold whole numbers below 2**53.
         if float(sent.sum(dtype=np.float64)) < 2.0**53:
             sums = np.bincount(at, sent, minlength=len(paths)).astype(np.int64)
         else:

@@ -272,7 +272,7 @@ def _status(text: _Block, quote: Ints) -> tuple[Ints, Bools]:
 
 
 def _number(text: _Block, at: Ints) -> tuple[Ints, Ints, Bools]:
-    """A number of up to 15 digits, or ``-``: its value, where it ends, whether it is one."""
+    """A number of up to 12 digits, or ``-``: its value, where it ends, whether it is one."""
     value, length = _digits(text, at)
     long = np.flatnonzero(length == 8)
     good = length > 0
@@ -281,7 +281,8 @@ def _number(text: _Block, at: Ints) -> tuple[Ints, Ints, Bools]:
         more, further = _digits(text, np.where(near, at[long] + 8, 0))
         value[long] = value[long] * 10**further + more
         length[long] += further
-        good[long] = near & (further < 8)
+        # Longer ones are odd: a sum over 64 MiB of lines must stay below 2**63.
+        good[long] = near & (further < 5)
     dash = (length == 0) & (text.bytes[at] == _DASH)
     length += dash
     return value, at + length, good | dash

@@ -20,13 +20,16 @@ from daskexec.logs.counts import SAMPLE_BYTES, SAMPLES, Sample, Stamp, Tally, bo
 from daskexec.logs.layouts import LogFormat, Row
 from daskexec.logs.selection import Selection
 
-__all__ = ["BLOCK_SIZE", "StdlibEngine", "target_of"]
+__all__ = ["BLOCK_SIZE", "StdlibEngine", "flush_bytes", "target_of"]
 
 BLOCK_SIZE = 1 << 17
 """Bytes of a block that it works on best."""
 
-FLUSH_BYTES = 64 << 20
-"""After so many bytes, keys that wait to be taken apart are; so they do not pile up."""
+
+def flush_bytes(tally: Tally) -> int:
+    """After how many bytes what waits goes into the tally, so that it does not pile up."""
+    return 16 << 20 if tally.max_keys else 64 << 20
+
 
 _REQUEST = re.compile(rb"[A-Za-z_-]+ ([^ ]+)(?: HTTP/[^ ]*)?")
 
@@ -86,7 +89,7 @@ class StdlibEngine:
         self._requests: Counter[bytes] = Counter()
         self._visitors: dict[bytes, set[tuple[bytes, bytes]]] = {}
         self._clients: Counter[bytes] = Counter()
-        self._waiting = 0
+        self._waiting, self._flush_at = 0, flush_bytes(tally)
         self._filters = self._make_filters() if self._selection.filters else []
 
     def add(self, block: bytes) -> None:
@@ -99,7 +102,7 @@ class StdlibEngine:
         self._tally.lines[self._ordinal] = before + count
         self.add_rows(rows)
         self._waiting += len(block)
-        if self._waiting >= FLUSH_BYTES:
+        if self._waiting >= self._flush_at:
             self.flush()
 
     def add_rows(self, rows: Sequence[Row]) -> None:
