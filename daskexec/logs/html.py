@@ -22,7 +22,8 @@ from markupsafe import Markup
 from daskexec import __version__
 from daskexec.logs.charts import days_chart, hours_chart, week_grid
 from daskexec.logs.keys import show_key
-from daskexec.logs.report import Report
+from daskexec.logs.malformed import explain
+from daskexec.logs.report import MalformedLine, Report
 from daskexec.logs.words import TITLES, Title, human_bytes, moment, share, span
 
 __all__ = ["to_html"]
@@ -96,7 +97,7 @@ def to_html(report: Report, title: str = "Access log report") -> str:
         tables=[_table(report, name) for name, rows in report.top.items() if rows],
         files=[(_name(f.name), f) for f in report.files],
         failed=[(_name(f.name), show_key(f.reason.encode())) for f in report.failed],
-        samples=[(_name(s.file), s, show_key(s.text)) for s in report.samples],
+        samples=[(_name(s.file), s, _reason(report, s), show_key(s.text)) for s in report.samples],
         policy=policy,
         # Both are ours; and the page's policy knows them by their hashes.
         style=Markup(style),
@@ -125,6 +126,12 @@ def _data(report: Report) -> Markup:
 
 def _name(name: str) -> str:
     return show_key(name.encode("utf-8", "surrogateescape"))
+
+
+def _reason(report: Report, line: MalformedLine) -> str:
+    if line.length > len(line.text):
+        return f"a line of {line.length:,} bytes"  # of which only the first are known
+    return explain(line.text, next(f.format for f in report.files if f.name == line.file))
 
 
 def _shown(report: Report, table: str, key: bytes) -> str:

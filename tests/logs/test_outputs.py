@@ -10,6 +10,7 @@ import pickle
 import re
 from collections.abc import Iterator
 from concurrent.futures import Executor
+from dataclasses import replace
 from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
@@ -31,7 +32,7 @@ from daskexec.logs.malformed import HEAD, explain, write_malformed
 from daskexec.logs.saved import merge_saved, save
 from daskexec.logs.series import evenly
 from daskexec.logs.sheets import SHEETS, safe_cell, write_csv
-from daskexec.logs.tally import Unreadable
+from daskexec.logs.tally import Counting, Unreadable
 from daskexec.select import SerialExecutor
 
 
@@ -189,6 +190,30 @@ def test_saved_again(made: list[Demo], tmp_path: Path) -> None:
     merged = merge_saved([tmp_path / "01", tmp_path / "2"])
     assert merged.to_json() == analyze_here([demo.plain for demo in made]).to_json()
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_what_is_partial_stays_so(made: list[Demo], tmp_path: Path) -> None:
+    """A report of an interrupted job makes all partial that it is merged with."""
+    report = analyze_here([made[0].plain])
+    save(replace(report, partial=True), tmp_path / "partial")
+    save(report, tmp_path / "whole")
+    assert merge_saved([tmp_path / "partial", tmp_path / "whole"]).partial
+    assert not merge_saved([tmp_path / "whole"]).partial
+
+
+def test_estimates_are_saved(made: list[Demo], tmp_path: Path) -> None:
+    """What was bounded in memory is saved and merged with what that cost."""
+    bounded = [
+        analyze_here([demo.plain], counting=Counting(max_keys=10, engine="stdlib"))
+        for demo in made
+    ]
+    for number, report in enumerate(bounded):
+        save(report, tmp_path / f"{number}")
+    merged = merge_saved([tmp_path / f"{number}" for number in range(3)])
+    assert merged.inexact["paths"] >= max(report.inexact["paths"] for report in bounded)
+    exact = analyze_here([demo.plain for demo in made])
+    assert merged.clients == pytest.approx(exact.clients, rel=0.03)
+    assert merged.requests == exact.requests
 
 
 def test_numbers_beyond_64_bits(tmp_path: Path) -> None:
@@ -357,6 +382,8 @@ def test_long_lines_have_their_reason_at_once() -> None:
         (("--html", "/no/where/x.html", "x.log"), "--html: there is no folder /no/where"),
         (("--merge", "--save", "x", "y"), "--save does not go with --merge"),
         (("--merge", "--malformed", "x", "y"), "--malformed does not go with --merge"),
+        (("--malformed", "x", "-"), "stdin can be read once only"),
+        (("--demo", "--status", "404"), "goes with no filter"),
         (("--demo-size", "much"), "is not a size"),
         (("--merge",), "no log file given"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,19 @@ def test_what_strangers_write_is_escaped(report: Report) -> None:
     assert "{{7*7}}" in page
     data = page.split('id="report">')[1].split("</script>")[0]
     assert json.loads(data) == report.to_dict()
+
+
+def test_what_must_be_known_is_on_the_page(report: Report) -> None:
+    """What is missing from the numbers is said, and found host names stand by their clients."""
+    client = report.top["clients"][0][0]
+    page = to_html(
+        replace(report, partial=True, excluded=17, host_names={client: "crawl-1.example.net"})
+    )
+    assert "Interrupted" in page
+    assert "17 requests were left out by filters." in page
+    assert f"{client.decode()}  crawl-1.example.net" in html.unescape(page)
+    assert "gone&lt;script&gt;</code>: No such file" in page
+    assert "at byte 50: no status of three digits" in page
 
 
 def test_a_page_of_nothing(tmp_path: Path) -> None:
