@@ -131,7 +131,8 @@ def _name(name: str) -> str:
 def _reason(report: Report, line: MalformedLine) -> str:
     if line.length > len(line.text):
         return f"a line of {line.length:,} bytes"  # of which only the first are known
-    return explain(line.text, next(f.format for f in report.files if f.name == line.file))
+    form = next((f.format for f in report.files if f.name == line.file), "")
+    return explain(line.text, form)
 
 
 def _shown(report: Report, table: str, key: bytes) -> str:
