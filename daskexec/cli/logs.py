@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor
+from concurrent.futures import BrokenExecutor, Executor, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -298,9 +298,13 @@ def _demo(demo: Demo, start: Callable[[], Executor], settings: dict[str, Any]) -
 def _running(start: Callable[[], Executor]) -> Iterator[Executor]:
     """An executor that is shut down at the end, and abandoned when interrupted."""
     executor = start()
+    hook = threading.excepthook
+    if type(executor).__name__ == "ProcessPoolExecutor":
+        threading.excepthook = functools.partial(_pool_thread_died, hook)
     try:
         yield executor
         executor.shutdown()
+        threading.excepthook = hook
     except KeyboardInterrupt:
         # The interpreter's exit would wait for the parts that are being read.
         stop = getattr(executor, "terminate_workers", None)  # of pools: from Python 3.14
@@ -309,14 +313,20 @@ def _running(start: Callable[[], Executor]) -> Iterator[Executor]:
         executor.shutdown(wait=False, cancel_futures=True)
         processes = sys.modules.get("multiprocessing")
         if type(executor).__name__ == "ProcessPoolExecutor" and processes is not None:
-            # The pool's manager thread may trip over it, which is no news at this point.
-            threading.excepthook = lambda _: None
             for child in processes.active_children():
                 child.terminate()
         raise
     except BaseException:
         executor.shutdown(cancel_futures=True)
+        threading.excepthook = hook
         raise
+
+
+def _pool_thread_died(hook: Callable[[Any], Any], what: threading.ExceptHookArgs) -> None:
+    """Say nothing of a pool's thread that trips, before Python 3.12, over cancelled calls when
+    Ctrl-C has ended its processes; all else goes to `hook`."""
+    if what.exc_type is not InvalidStateError:
+        hook(what)
 
 
 def _write(report: Report, as_json: bool) -> None:

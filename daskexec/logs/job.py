@@ -93,9 +93,7 @@ class Plan:
     @property
     def known(self) -> bool:
         """Whether all sizes are known before the files are read."""
-        return self.stdin is None and all(
-            part.compression != "stream" for _, parts in self.files for part in parts
-        )
+        return self.stdin is None and all(part.size for _, its in self.files for part in its)
 
 
 # -- the graph -----------------------------------------------------------------------------------
@@ -251,7 +249,7 @@ def plan(
     # Read in this thread: properties of the graph must not wait for somebody's pipe.
     stdin = Stdin(sys.stdin.buffer, part_size, format) if STDIN in names else None
     here = SerialExecutor()
-    with JOB.on(
+    job = JOB.on(
         {"default": executor or here, _HERE: here},
         names=names,
         form=format,
@@ -260,8 +258,12 @@ def plan(
         folder=os.getcwd(),
         home=socket.gethostname(),
         stdin=stdin,
-    ) as run:
-        made: Plan = run["plan"]
+    )
+    try:
+        made: Plan = job["plan"]
+    except BaseException:  # Ctrl-C: what has not begun is not looked at any more
+        job.cancel()
+        raise
     return made
 
 

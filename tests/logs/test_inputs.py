@@ -233,6 +233,24 @@ def test_bad_urls_are_named(remote: Any, url: str, reason: str) -> None:
     assert reason in report.failed[0].reason
 
 
+@pytest.mark.parametrize("name", ["a.log", "b.gz"])
+def test_a_server_that_tells_no_size(
+    remote: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """What a server sends without saying how long it is, is read from its start, in one call; the
+    progress says that the whole is not known."""
+    from daskexec.logs.job import run
+
+    monkeypatch.setattr("daskexec.logs.split.size_of", lambda stream: None)
+    todo = plan([f"memory://logs/{name}"], part_size=1_000)
+    told: list[tuple[int, int]] = []
+    with SerialExecutor() as executor:
+        report = run(todo, executor, progress=lambda *how: told.append(how))
+    assert len(todo.files[0][1]) == 1
+    assert report.requests == {"a.log": 1_000, "b.gz": 500}[name]
+    assert {total for _, total in told} == {0}
+
+
 def test_what_a_library_raises_is_a_reason(remote: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An error that only the library behind a URL knows fails that file alone."""
     from fsspec.implementations.memory import MemoryFile
