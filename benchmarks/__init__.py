@@ -13,5 +13,6 @@
 `runner`          has the turns taken in rounds, limits their time, cleans up
 `report`          medians, ratios, tables
 `floor`           where the time of one call goes: ``python -m benchmarks.floor``
+`logs`            the log job beside GoAccess and DuckDB: ``python -m benchmarks.logs``
 ================  ==================================================================
 """

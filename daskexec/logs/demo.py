@@ -1,139 +1,133 @@
-r"""A made-up log, and what a report on it must say.
+r"""A made-up log of any size, and what a report on it must say.
 
-Role: something to try the log job on, and a check of it. Floor 10, part of the log job.
+Role: something to try the log job on, to measure it with, and a check of it. Floor 10, part
+of the log job.
 
-The log is a week of a small site in combined format: few paths with most of the hits, day
-and night, crawlers, probes for holes, odd requests (``-``, empty, HTTP/0.9, binary), user
-names with spaces, IPv6, escapes such as ``\"`` and ``\x16``, bytes that are no UTF-8,
-``-`` for bytes, a few malformed lines. The generator keeps count of what it writes from
-what it *decided*; it never parses a line. So its numbers and the report's are arrived at
-independently.
+The log is a week of a small site: few paths with most of the hits, day and night, regular
+visitors and ever new ones, crawlers, probes for holes, odd requests (``-``, empty, HTTP/0.9,
+binary), user names with spaces, IPv6, escapes such as ``\"`` and ``\x16``, bytes that are no
+UTF-8, ``-`` for bytes, fields too many, ``\r\n``, a few malformed lines. The generator keeps
+count of what it writes from what it *decided*; it never parses a line. So its numbers and
+the report's are arrived at independently.
+
+How it is fast: whatever is drawn is drawn for thousands of lines at once, as one 16-bit
+number a line into a table in which the likely has more places; counted are those numbers.
 """
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import random
+import sys
+from array import array
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import accumulate
-from typing import Any
+from itertools import chain, repeat
+from typing import IO, Any, TypeVar, cast
 
+from daskexec.logs.demo_site import (
+    DAY,
+    HOSTS,
+    MALFORMED,
+    REFERRERS,
+    WEEK,
+    Choice,
+    Person,
+    Site,
+)
 from daskexec.logs.keys import encode_key
 from daskexec.logs.report import Report
 
-__all__ = ["Demo", "differences", "make_log", "write_demo"]
+__all__ = ["COMPRESSIONS", "Demo", "DemoLog", "differences", "lines_for", "make_log", "write_demo"]
 
 LINES = 50_000
 
-_ZONE = b"+0100"
+_T = TypeVar("_T")
+_ZONE = b" +0100"
 _START = datetime(2026, 3, 2)
-# Hits by hour of day, in proportion: quiet at four, busy at noon and in the evening.
-_DAY = (3, 2, 1, 1, 1, 2, 4, 7, 11, 14, 15, 15, 16, 15, 14, 14, 13, 12, 13, 15, 16, 13, 9, 5)
-_WEEK = (15, 16, 16, 15, 14, 9, 10)  # Monday to Sunday
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
-_SECTIONS = (b"blog", b"docs", b"img", b"api/v1", b"shop", b"static/js", b"download")
-_SUFFIXES = (b".html", b"/", b".png", b".css", b".js", b".tar.gz", b"?page=2", b"?q=a+b&l=de")
-_PROBES = (
-    b"/wp-login.php", b"/.env", b"/xmlrpc.php", b"/phpmyadmin/index.php", b"/.git/config",
-    b"/cgi-bin/../../../../bin/sh", b"/admin", b"/vendor/phpunit/eval-stdin.php",
-)  # fmt: skip
-_BROWSERS = (
-    b"Mozilla/5.0 (X11; Linux x86_64; rv:138.0) Gecko/20100101 Firefox/138.0",
-    b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) "
-    b"Chrome/136.0.0.0 Safari/537.36",
-    b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_4 like Mac OS X) AppleWebKit/605.1.15 "
-    b"(KHTML, like Gecko) Version/18.4 Mobile/15E148 Safari/604.1",
-    b"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like "
-    b"Gecko) Version/18.3 Safari/605.1.15",
-    b"curl/8.11.1",
-    b'Weird \\"quoted\\" agent \\\\ 1.0',
-)
-_BROWSER_WEIGHTS = (12, 40, 25, 16, 3, 1)
-_CRAWLERS = (
-    (b"66.249.66.1", b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"),
-    (b"40.77.167.12", b"Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)"),
-    (b"crawler7.example.net", b"ExampleCrawler/0.9"),
-)
-_REFERRERS = {
-    b"-": 50, b"https://www.google.com/": 20, b"https://example.com/blog/": 9,
-    b"https://duckduckgo.com/": 7, b"https://news.example.org/item?id=4711": 5,
-    b"https://example.com/": 4, b"http://\\xe4\\xe5.example/": 1, b"": 2,
-}  # fmt: skip
-_ODD_REQUESTS = (
-    (b"-", b"-", b"408"),
-    (b"", b"", b"400"),
-    (b"\\x16\\x03\\x01\\x02", b"\\x16\\x03\\x01\\x02", b"400"),
-    (b"\x00\x01\xff raw\rbytes\x0c", b"\x00\x01\xff raw\rbytes\x0c", b"400"),
-    (b"GET /old.html", b"/old.html", b"200"),
-    (b"GET /a b c HTTP/1.1", b"GET /a b c HTTP/1.1", b"404"),
-    (b"GET /caf\xe9 HTTP/1.1", b"/caf\xe9", b"404"),
-    (b'GET /say?\\"hi\\" HTTP/1.1', b'/say?\\"hi\\"', b"200"),
-)  # each: as written, the path it counts for, status
-_MALFORMED = (
-    b"",
-    b"restarted\x00log",
-    b'10.9.8.7 - - [02/Mar/2026:10:00:00 +0100] "GET /cut HTTP/1.1" 200 12 "-" "Mozilla/5',
-    b'10.9.8.7 - - [02/Foo/2026:10:00:00 +0100] "GET / HTTP/1.1" 200 12 "-" "-"',
-    b'10.9.8.7 - - [02/Mar/2026:10:00:00 +0100] "GET / HTTP/1.1" OK 12 "-" "-"',
-    b'10.9.8.7 - - [02/Mar/2026:10:00:00 +0100] "GET /" HTTP/1.1" 200 12 "-" "-"',
-)
+_SLOTS = 1 << 16
+_SPAN_LINES = 20_000  # most lines that are made at once
+_SECONDS = [b":%02d:%02d" % divmod(second, 60) for second in range(3600)]
+_TABLES = ("hosts", "paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents",
+           "browsers", "systems", "crawlers")  # fmt: skip
+
+
+def _zstd(stream: IO[bytes]) -> IO[bytes]:
+    try:
+        from compression import zstd as module  # from Python 3.14 on
+    except ImportError:
+        try:
+            import zstandard as module
+        except ImportError:
+            raise RuntimeError(
+                "writing .zst needs the package zstandard (pip install zstandard), or Python 3.14"
+            ) from None
+    opened: IO[bytes] = module.open(stream, "wb")
+    return opened
+
+
+COMPRESSIONS: dict[str, Callable[[IO[bytes]], IO[bytes]]] = {
+    "": lambda stream: stream,
+    # No name and no time in it: a seed gives the same bytes.
+    "gz": lambda stream: cast("IO[bytes]", gzip.GzipFile("", "wb", 6, stream, 0)),
+    "bz2": lambda stream: cast("IO[bytes]", bz2.BZ2File(stream, "wb")),
+    "xz": lambda stream: cast("IO[bytes]", lzma.LZMAFile(stream, "wb", preset=1)),  # noqa: SIM115
+    "zst": _zstd,
+}
+"""How a log can be written, by the ending of its file's name."""
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What was written where, and what is expected of a report."""
+    """What was written where, and what is expected of a report.
 
-    plain: str
-    gzip: str
+    Attributes
+    ----------
+    paths
+        The log's files by compression, a key of `COMPRESSIONS`; all hold the same lines.
+    expected
+        The JSON file of `expectation`.
+    lines, size
+        Lines, and bytes of the plain log.
+    expectation
+        The sections of the report's JSON that do not depend on file names.
+    """
+
+    paths: dict[str, str]
     expected: str
     lines: int
+    size: int
     expectation: dict[str, Any]
 
+    @property
+    def plain(self) -> str:
+        """The log as it is."""
+        return self.paths[""]
 
-@dataclass
-class _Counts:
-    """The generator's own count of what it wrote."""
-
-    lines: int = 0
-    requests: int = 0
-    sent: int = 0
-    times: list[datetime] = field(default_factory=list)
-    visitors: set[tuple[bytes, bytes, str]] = field(default_factory=set)
-    tables: dict[str, Counter[bytes]] = field(
-        default_factory=lambda: {
-            name: Counter()
-            for name in (
-                "paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents"
-            )
-        }
-    )  # fmt: skip
-    statuses: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(frozen=True)
-class _Hit:
-    """One request as decided: what is written, and what it counts for."""
-
-    client: bytes
-    user: bytes
-    time: datetime
-    request: bytes
-    path: bytes
-    status: bytes
-    sent: int | None
-    referrer: bytes
-    agent: bytes
+    @property
+    def gzip(self) -> str:
+        """The same, compressed with gzip."""
+        return self.paths["gz"]
 
 
 def write_demo(
-    folder: str | os.PathLike[str], *, seed: int = 1, lines: int = LINES, top: int = 10
+    folder: str | os.PathLike[str],
+    *,
+    seed: int = 1,
+    lines: int = LINES,
+    top: int = 10,
+    format: str = "combined",
+    compressions: Sequence[str] = ("", "gz"),
 ) -> Demo:
-    """Write ``access.log``, ``access.log.gz`` and ``expected.json`` into `folder`.
+    """Write ``access.log`` and its compressed likes, and ``expected.json``, into `folder`.
 
     Parameters
     ----------
@@ -142,180 +136,333 @@ def write_demo(
     seed
         The same seed gives the same bytes.
     lines
-        How many, malformed ones included.
+        How many, malformed ones included; `lines_for` tells how many make up a size.
     top
         Rows of the top tables that are expected.
+    format
+        ``"common"``, ``"combined"`` or ``"vhost_combined"``.
+    compressions
+        Keys of `COMPRESSIONS`: a file for each.
+
+    Raises
+    ------
+    RuntimeError
+        If zstd is asked for and nothing is installed that writes it.
     """
-    content, expectation = make_log(seed, lines, top)
+    log = DemoLog(seed, lines, format)
     os.makedirs(folder, exist_ok=True)
-    plain = os.path.join(folder, "access.log")
-    zipped = plain + ".gz"
+    paths = {
+        ending: os.path.join(folder, "access.log" + (f".{ending}" if ending else ""))
+        for ending in compressions
+    }
+    with ExitStack() as stack:
+        streams = []
+        for ending, path in paths.items():
+            raw = stack.enter_context(open(path, "wb"))
+            streams.append(stack.enter_context(COMPRESSIONS[ending](raw)))
+        for block in log:
+            for stream in streams:
+                stream.write(block)
+    expectation = log.expectation(top)
     expected = os.path.join(folder, "expected.json")
-    with open(plain, "wb") as stream:
-        stream.write(content)
-    with open(zipped, "wb") as stream:
-        stream.write(gzip.compress(content, compresslevel=6, mtime=0))
     with open(expected, "w", encoding="ascii") as text:
         json.dump(expectation, text, indent=2, sort_keys=True)
         text.write("\n")
-    return Demo(plain, zipped, expected, lines, expectation)
+    return Demo(paths, expected, lines, log.size, expectation)
+
+
+def lines_for(size: int, format: str = "combined", seed: int = 1) -> int:
+    """Tell how many lines make up about `size` bytes of plain log (within 3 %)."""
+    sample = DemoLog(seed, 20_000, format)
+    for _ in sample:
+        pass
+    return max(1, round(size * 20_000 / sample.size))
 
 
 def differences(demo: Demo, report: Report) -> list[str]:
     """Compare a report with what the generator expects; a line for each that differs."""
-    said = report.to_dict()
+    said, wanted = report.to_dict(), dict(demo.expectation)
+    sections = [(name, wanted[name], said[name]) for name in wanted if name != "top"]
+    sections += [(f"top {t}", rows, said["top"].get(t)) for t, rows in wanted["top"].items()]
     return [
-        f"{section}: expected {json.dumps(wanted)[:300]}, reported {json.dumps(found)[:300]}"
-        for section, wanted in demo.expectation.items()
-        if (found := said[section]) != wanted
+        f"{name}: expected {json.dumps(right)[:300]}, reported {json.dumps(found)[:300]}"
+        for name, right, found in sections
+        if found != right
     ]
 
 
-def make_log(seed: int, lines: int, top: int = 10) -> tuple[bytes, dict[str, Any]]:
+def make_log(
+    seed: int, lines: int, top: int = 10, format: str = "combined"
+) -> tuple[bytes, dict[str, Any]]:
     """Make up a log; return its bytes and what a report on it must say.
 
     The latter are the sections of the report's JSON that do not depend on file names.
     """
-    dice = random.Random(seed)
-    counts = _Counts()
-    written: list[bytes] = []
-    for hit in _hits(dice, lines):
-        if dice.random() < 0.004:
-            written.append(dice.choice(_MALFORMED))
-        else:
-            written.append(_line(hit, dice))
-            _count(counts, hit)
-        counts.lines += 1
-    # The last line ends without a newline; a blank one would then be no line at all.
-    if written and not written[-1]:
-        written[-1] = b"?"
-    return b"\n".join(written), _expectation(counts, top)
+    log = DemoLog(seed, lines, format)
+    return b"".join(log), log.expectation(top)
 
 
-def _hits(dice: random.Random, number: int) -> Iterator[_Hit]:
-    paths = [b"/%b/%d%b" % (dice.choice(_SECTIONS), i, dice.choice(_SUFFIXES)) for i in range(300)]
-    paths[:3] = b"/", b"/favicon.ico", b"/robots.txt"
-    sizes = {path: int(dice.lognormvariate(8.5, 1.5)) + 1 for path in paths}
-    # Cumulated once: else choices() would add up all weights for every line.
-    path_weights = [*accumulate(1 / rank for rank in range(1, len(paths) + 1))]
-    people = [
-        (_address(dice), dice.choices(_BROWSERS, _BROWSER_WEIGHTS)[0])
-        for _ in range(max(10, number // 40))
-    ]
-    people_weights = [*accumulate(1 / (rank + 5) for rank in range(len(people)))]
-    attackers = [_address(dice) for _ in range(5)]
-    for time in _times(dice, number):
-        user = dice.choice((b"jane", b"jane doe", b"")) if dice.random() < 0.01 else b"-"
-        path = dice.choices(paths, cum_weights=path_weights)[0]
-        kind = dice.random()
-        if kind < 0.80:
-            client, agent = dice.choices(people, cum_weights=people_weights)[0]
-            status = dice.choices((b"200", b"304", b"301", b"500"), (85, 12, 2, 1))[0]
-            referrer = dice.choices([*_REFERRERS], [*_REFERRERS.values()])[0]
-        elif kind < 0.93:
-            (client, agent), status, referrer = dice.choice(_CRAWLERS), b"200", b"-"
-            path = dice.choice(paths)
-        elif kind < 0.98:
-            client, agent, status, referrer = dice.choice(attackers), b"-", b"404", b"-"
-            path = dice.choice(_PROBES)
-        else:
-            client, agent, referrer = dice.choice(attackers), b"", b"-"
-            request, path, status = dice.choice(_ODD_REQUESTS)
-            sent = dice.choice((None, 0, 226))
-            yield _Hit(client, user, time, request, path, status, sent, referrer, agent)
-            continue
-        request = b"%b %b HTTP/%b" % (
-            dice.choices((b"GET", b"HEAD", b"POST"), (95, 3, 2))[0],
-            path,
-            dice.choice((b"1.1", b"1.1", b"2.0")),
-        )
-        sent = dice.choice((None, 0)) if status == b"304" else sizes.get(path, 162)
-        yield _Hit(client, user, time, request, path, status, sent, referrer, agent)
+class _Group:
+    """Some of those who come, and what they ask for; and how often each was drawn."""
+
+    def __init__(
+        self, people: Sequence[int], weights: Sequence[float], choice: Choice, refers: bool
+    ) -> None:
+        self.people = _places(people, weights)
+        self.asked = _places(range(len(choice.requests)), choice.weights)
+        self.texts = [
+            b'%b] "%b" %d %b'
+            % (_ZONE, r.text, r.status, b"-" if r.sent is None else b"%d" % r.sent)
+            for r in choice.requests
+        ]
+        self.choice = choice
+        self.refers = refers
+        self.counts: Counter[int] = Counter()
 
 
-def _times(dice: random.Random, number: int) -> list[datetime]:
-    hours = dice.choices(range(24), _DAY, k=number)
-    days = dice.choices(range(7), _WEEK, k=number)
-    return sorted(
-        _START + timedelta(day, hour * 3600 + dice.randrange(3600))
-        for day, hour in zip(days, hours, strict=True)
-    )
+class DemoLog:
+    """A made-up log: iterate over it once for its bytes, block by block.
+
+    After that `size` and `expectation` tell what was written. One thread at a time.
+    """
+
+    def __init__(self, seed: int, lines: int, format: str = "combined") -> None:
+        if format not in ("common", "combined", "vhost_combined"):
+            raise ValueError(
+                f"the made-up log is common, combined or vhost_combined, not {format!r}"
+            )
+        self._dice = dice = random.Random(seed)
+        self.lines = lines
+        self.size = 0
+        self._format = format
+        self._site = site = Site(dice, lines)
+        self._people: list[Person] = []
+        self._heads: list[bytes] = []
+        self._tails: list[bytes] = []
+        regulars = self._enter(site.regulars)
+        zipf = [1 / (rank + 5) for rank in range(len(regulars))]
+        self._groups = [
+            _Group(regulars, zipf, site.pages, True),
+            _Group([0], [1], site.pages, True),  # those who are new, drawn otherwise
+            _Group(self._enter(site.crawlers), site.crawler_weights, site.crawled, False),
+            _Group(self._enter(site.attackers), [1] * 9, site.probes, False),
+        ]
+        # Of 256 lines; which group a line is of.
+        self._kinds = bytes([0] * 130 + [1] * 80 + [2] * 30 + [3] * 16)
+        self._referrers = [*REFERRERS]
+        self._refers = _places(range(len(REFERRERS)), [*REFERRERS.values()])
+        self._hosts = _places([*HOSTS], [*HOSTS.values()])
+        self._came: Counter[int] = Counter()
+        self._referred: Counter[int] = Counter()
+        self._hosted: Counter[bytes] = Counter()
+        self._hours: Counter[datetime] = Counter()
+        self._visits: dict[str, set[int]] = {}
+        self._malformed = 0
+        self._first: datetime | None = None
+        self._last: datetime | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        left = self.lines
+        for start, seconds, number in self._spans():
+            rows = self._rows(start, seconds, number)
+            left -= number
+            if not left:
+                # No newline at the end; a blank line would then be no line at all.
+                rows[-1] = rows[-1][:-1] or b"?"
+            block = b"".join(rows)
+            self.size += len(block)
+            yield block
+
+    def _enter(self, people: Sequence[Person]) -> range:
+        begin = len(self._people)
+        self._people += people
+        common = self._format == "common"
+        for person in people:
+            self._heads.append(b"%b - %b [" % (person.client, person.user))
+            self._tails.append(b"\n" if common else b'" "%b"\n' % person.agent)
+        return range(begin, len(self._people))
+
+    def _spans(self) -> Iterator[tuple[datetime, int, int]]:
+        """Share the lines out over the week: start, length in seconds, number of lines."""
+        total, given, weight = sum(DAY) * sum(WEEK), 0, 0
+        for day, daily in enumerate(WEEK):
+            for hour, hourly in enumerate(DAY):
+                weight += daily * hourly
+                number = self.lines * weight // total - given
+                given += number
+                pieces = next(
+                    n for n in (1, 6, 60, 600, 3600) if number <= n * _SPAN_LINES or n == 3600
+                )
+                for piece in range(pieces):
+                    share = number * (piece + 1) // pieces - number * piece // pieces
+                    if share:
+                        length = 3600 // pieces
+                        yield _START + timedelta(day, hour * 3600 + piece * length), length, share
+
+    def _rows(self, start: datetime, seconds: int, number: int) -> list[bytes]:
+        """Make up the lines of a span of time within an hour, in order."""
+        dice = self._dice
+        bad = dice.randbytes(number).count(0)
+        number -= bad
+        kinds = bytes(map(self._kinds.__getitem__, dice.randbytes(number)))
+        heads: list[Iterator[bytes]] = []
+        tails: list[Iterator[bytes]] = []
+        day = self._visits.setdefault(f"{start:%Y-%m-%d}", set())
+        for kind, group in enumerate(self._groups):
+            count = kinds.count(kind)
+            who = self._who(group, kind, count)
+            self._came.update(who)
+            day.update(who)
+            what = [*map(group.asked.__getitem__, _numbers(dice, count))]
+            group.counts.update(what)
+            heads.append(map(self._heads.__getitem__, who))
+            tails.append(self._endings(group, who, what))
+        first = (start.minute * 60 + start.second) if number else 0
+        moments = [first + (n * seconds >> 16) for n in sorted(_numbers(dice, number))]
+        hour = f"{start:%d}/{_month(start)}/{start:%Y:%H}".encode()
+        rows = [
+            next(heads[kind]) + hour + _SECONDS[moment] + next(tails[kind])
+            for kind, moment in zip(kinds, moments, strict=True)
+        ]
+        if number:
+            full = start.replace(minute=0, second=0)
+            self._hours[full] += number
+            self._last = full + timedelta(seconds=moments[-1])
+            self._first = self._first or full + timedelta(seconds=moments[0])
+        self._add_oddities(rows)
+        if self._format == "vhost_combined":
+            hosts = [*map(self._hosts.__getitem__, _numbers(dice, number))]
+            self._hosted.update(hosts)
+            rows = [b"%b %b" % row for row in zip(hosts, rows, strict=True)]
+        for _ in range(bad):
+            line = dice.choice(MALFORMED) + b"\n"
+            if self._format == "vhost_combined" and line.startswith(b"10."):
+                line = b"example.com:443 " + line
+            rows.insert(dice.randrange(len(rows) + 1), line)
+        self._malformed += bad
+        return rows
+
+    def _who(self, group: _Group, kind: int, number: int) -> list[int]:
+        numbers = _numbers(self._dice, number)
+        if kind != 1:
+            return [*map(group.people.__getitem__, numbers)]
+        fresh = self._enter([self._site.person() for _ in range(-(-number // 25))])
+        return [fresh[n * len(fresh) >> 16] for n in numbers]
+
+    def _endings(self, group: _Group, who: Sequence[int], what: Sequence[int]) -> Iterator[bytes]:
+        texts = map(group.texts.__getitem__, what)
+        agents = map(self._tails.__getitem__, who)
+        if self._format == "common":
+            return (a + b for a, b in zip(texts, agents, strict=True))
+        if not group.refers:
+            return (a + b' "-' + b for a, b in zip(texts, agents, strict=True))
+        refers = [*map(self._refers.__getitem__, _numbers(self._dice, len(who)))]
+        self._referred.update(refers)
+        names = [b' "%b' % name for name in self._referrers]
+        return (a + names[b] + c for a, b, c in zip(texts, refers, agents, strict=True))
+
+    def _add_oddities(self, rows: list[bytes]) -> None:
+        draws = self._dice.randbytes(len(rows))
+        for draw, more in ((7, b' "extra" 0.004\n'), (8, b"\r\n")):
+            at = draws.find(draw)
+            while at >= 0:
+                rows[at] = rows[at][:-1] + more
+                at = draws.find(draw, at + 1)
+
+    def expectation(self, top: int = 10) -> dict[str, Any]:
+        """Say what a report on the log must say, after the log was made."""
+        tables = self._tables()
+        statuses = tables.pop("statuses")
+        days: Counter[str] = Counter()
+        for hour, number in self._hours.items():
+            days[f"{hour:%Y-%m-%d}"] += number
+        return {
+            "totals": {
+                "lines": self.lines,
+                "requests": self.lines - self._malformed,
+                "malformed": self._malformed,
+                "bytes": sum(tables["paths_by_bytes"].values()),
+                "clients": len(tables["clients"]),
+                "visitors": sum(self._visitors(ids) for ids in self._visits.values()),
+                "first": _iso(self._first),
+                "last": _iso(self._last),
+            },
+            "statuses": {key.decode(): number for key, number in statuses.items()},
+            "status_classes": _classes(statuses),
+            "hours": {f"{hour:%Y-%m-%d %H}": number for hour, number in self._hours.items()},
+            "days": dict(days),
+            "top": {
+                name: [
+                    {"key": encode_key(key), "bytes" if name == "paths_by_bytes" else "hits": n}
+                    for key, n in sorted(table.items(), key=lambda row: (-row[1], row[0]))[:top]
+                ]
+                for name, table in tables.items()
+            },
+        }
+
+    def _visitors(self, ids: set[int]) -> int:
+        people = map(self._people.__getitem__, ids)
+        if self._format == "common":
+            return len({person.client for person in people})
+        return len({(person.client, person.agent) for person in people})
+
+    def _tables(self) -> dict[str, Counter[bytes]]:
+        """Spread what was drawn, and how often, over what it counts for."""
+        tables: dict[str, Counter[bytes]] = {name: Counter() for name in (*_TABLES, "statuses")}
+        for group in self._groups:
+            for place, number in group.counts.items():
+                request = group.choice.requests[place]
+                tables["paths"][request.path] += number
+                tables["statuses"][b"%d" % request.status] += number
+                if request.sent:
+                    tables["paths_by_bytes"][request.path] += request.sent * number
+                if request.status == 404:
+                    tables["not_found"][request.path] += number
+        for place, number in self._came.items():
+            person = self._people[place]
+            tables["clients"][person.client] += number
+            if self._format == "common":
+                continue
+            tables["agents"][person.agent] += number
+            for kind in ("browser", "system", "crawler"):
+                if key := getattr(person, kind):
+                    tables[f"{kind}s"][key] += number
+        for host, number in self._hosted.items():
+            tables["hosts"][host.split(b":")[0]] += number
+        for place, number in self._referred.items():
+            if (referrer := self._referrers[place]) not in (b"-", b""):
+                tables["referrers"][referrer] += number
+        return tables
 
 
-def _address(dice: random.Random) -> bytes:
-    kind = dice.random()
-    if kind < 0.8:
-        return b".".join(b"%d" % dice.randrange(1, 255) for _ in range(4))
-    if kind < 0.95:
-        return b"2001:db8:%x::%x" % (dice.randrange(1 << 16), dice.randrange(1, 1 << 16))
-    return b"host-%d.example.net" % dice.randrange(1000)
+def _numbers(dice: random.Random, number: int) -> array[int]:
+    """Draw as many numbers below 65,536."""
+    numbers = array("H", dice.randbytes(2 * number))
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
-def _line(hit: _Hit, dice: random.Random) -> bytes:
-    line = b'%b - %b [%b %b] "%b" %b %b "%b" "%b"' % (
-        hit.client,
-        hit.user,
-        _written(hit.time),
-        _ZONE,
-        hit.request,
-        hit.status,
-        b"-" if hit.sent is None else b"%d" % hit.sent,
-        hit.referrer,
-        hit.agent,
-    )
-    odd = dice.random()
-    if odd < 0.002:
-        return line + b' "extra" 0.004'
-    return line + b"\r" if odd < 0.004 else line
+def _places(items: Iterable[_T], weights: Iterable[float]) -> list[_T]:
+    """Lay items out over 65,536 places, each on as many as its weight asks, one at least."""
+    weights = [*weights]
+    scale = _SLOTS / sum(weights)
+    each = [max(1, round(weight * scale)) for weight in weights]
+    places = [*chain.from_iterable(map(repeat, items, each))]
+    return (places + places[: max(0, _SLOTS - len(places))])[:_SLOTS]
 
 
-def _written(time: datetime) -> bytes:
+def _month(time: datetime) -> str:
     # Not strftime: its month names follow the locale.
-    month = _MONTHS[3 * time.month - 3 : 3 * time.month]
-    return f"{time:%d}/{month}/{time:%Y:%H:%M:%S}".encode()
+    return _MONTHS[3 * time.month - 3 : 3 * time.month]
 
 
-def _count(counts: _Counts, hit: _Hit) -> None:
-    counts.requests += 1
-    counts.times.append(hit.time)
-    counts.statuses[hit.status.decode()] += 1
-    counts.visitors.add((hit.client, hit.agent, f"{hit.time:%Y-%m-%d}"))
-    tables = counts.tables
-    tables["paths"][hit.path] += 1
-    tables["clients"][hit.client] += 1
-    tables["agents"][hit.agent] += 1
-    if hit.sent:
-        counts.sent += hit.sent
-        tables["paths_by_bytes"][hit.path] += hit.sent
-    if hit.status == b"404":
-        tables["not_found"][hit.path] += 1
-    if hit.referrer not in (b"-", b""):
-        tables["referrers"][hit.referrer] += 1
+def _classes(statuses: Counter[bytes]) -> dict[str, int]:
+    classes: Counter[str] = Counter()
+    for status, number in statuses.items():
+        classes[f"{status[:1].decode()}xx"] += number
+    return dict(classes)
 
 
-def _expectation(counts: _Counts, top: int) -> dict[str, Any]:
-    zone = f"{_ZONE[:3].decode()}:{_ZONE[3:].decode()}"
-    moments = [f"{time:%Y-%m-%dT%H:%M:%S}{zone}" for time in sorted(counts.times)]
-    return {
-        "totals": {
-            "lines": counts.lines,
-            "requests": counts.requests,
-            "malformed": counts.lines - counts.requests,
-            "bytes": counts.sent,
-            "clients": len(counts.tables["clients"]),
-            "visitors": len(counts.visitors),
-            "first": moments[0] if moments else None,
-            "last": moments[-1] if moments else None,
-        },
-        "statuses": dict(counts.statuses),
-        "status_classes": dict(Counter(f"{s[0]}xx" for s in counts.statuses.elements())),
-        "hours": dict(Counter(f"{time:%Y-%m-%d %H}" for time in counts.times)),
-        "days": dict(Counter(f"{time:%Y-%m-%d}" for time in counts.times)),
-        "top": {
-            name: [
-                {"key": encode_key(key), "bytes" if name == "paths_by_bytes" else "hits": n}
-                for key, n in sorted(table.items(), key=lambda row: (-row[1], row[0]))[:top]
-            ]
-            for name, table in counts.tables.items()
-        },
-    }
+def _iso(time: datetime | None) -> str | None:
+    return f"{time:%Y-%m-%dT%H:%M:%S}{_ZONE[1:4].decode()}:00" if time else None

@@ -1,35 +1,67 @@
-"""The job: files -> parts -> one call a part -> merge -> report, on any executor.
+"""The job, as a graph of properties: names -> files -> parts -> tallies -> totals -> report.
 
-Role: the only module of the log job that sees an executor, and it uses nothing but
-``submit``. Floor 10, part of the log job.
+Role: the log job's graph, and the functions that run it, on any executor. Floor 10, part of the
+log job. All that is asked of the executor is in `JOB`, whose properties without ``on=`` run
+there, and in `daskexec.logs.counting`, which reads the parts on it.
 
-All of it runs in the caller's thread; `daskexec.logs.tally.tally_part` runs on the
-workers. Only so many calls are handed over at a time, so that neither waiting calls nor
-unmerged results pile up; tallies are merged in the order in which they arrive, which the
-report cannot tell.
+::
+
+    names           as given
+      found         each, on the executor: a folder's files, those that match a pattern
+      paths         one list of them
+      looked        each, on the executor: opened there, format chosen, cut into parts
+    plan            what is to be counted, and what cannot be
+      files         each with its parts
+      tallies       each, by `PartCounter`: parts counted on the executor, merged in a tree there
+      totals        one tally of all
+      tables        the report
+    top_clients     -> host_names: each, on threads beside the executor
+    report          the tables, with these names
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+import socket
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
-from daskexec.logs.formats import FORMATS, NotALog, choose_format
-from daskexec.logs.formats import SAMPLE_LINES as FIRST_LINES
+from daskexec import Graph, SerialExecutor
+from daskexec.logs.counting import PartCounter, Progress, Receipt, TallyPart
+from daskexec.logs.formats import find_format
+from daskexec.logs.hosts import Resolver, host_name
+from daskexec.logs.inputs import STDIN, Found, Looked, Stdin, expand, look
 from daskexec.logs.report import FailedFile, LogFile, Report
-from daskexec.logs.split import DEFAULT_PART_SIZE, READ_ERRORS, Part, cut, first_lines
-from daskexec.logs.tally import Tally, Unreadable, merge, reason_of, tally_part
+from daskexec.logs.split import DEFAULT_PART_SIZE, Part
+from daskexec.logs.tally import Counting, Tally, tally_part
 
-__all__ = ["Plan", "Progress", "analyze", "plan", "run"]
+__all__ = ["JOB", "Interrupted", "Plan", "Progress", "analyze", "plan", "run"]
 
-Progress = Callable[[int, int], None]
-"""Called in the caller's thread with the bytes done and the bytes in all: after each part,
-and now and then while nothing comes in."""
+_SHARES = min(8, max(2, os.cpu_count() or 1))
+"""Most calls that read one compressed file: each decompresses what lies before its share."""
 
-_WINDOW = max(32, 4 * (os.cpu_count() or 1))
-_HEARTBEAT = 0.25  # seconds
+_FILE_BITS = 32
+"""An ordinal is unique among the parts of all files: the file's place above these bits."""
+
+_HERE = "here"
+"""The executor of what is done in the client."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The job was interrupted.
+
+    Attributes
+    ----------
+    report
+        Of what had been counted, its ``partial`` true; None where that could not be had.
+    """
+
+    report: Report | None = None
 
 
 @dataclass(frozen=True)
@@ -42,15 +74,156 @@ class Plan:
         Each file that can be, with its parts.
     failed
         Each that cannot, with the reason.
+    notes
+        What is to be known and is no failure, a line each.
+    stdin
+        Where the file ``-`` is among `files`: its parts are not known before they are read.
     """
 
     files: tuple[tuple[LogFile, tuple[Part, ...]], ...]
     failed: tuple[FailedFile, ...]
+    notes: tuple[str, ...] = ()
+    stdin: Stdin | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:
         """Bytes to read, as they lie on disk."""
         return sum(part.size for _, parts in self.files for part in parts)
+
+    @property
+    def known(self) -> bool:
+        """Whether all sizes are known before the files are read."""
+        return self.stdin is None and all(part.size for _, its in self.files for part in its)
+
+
+# -- the graph -----------------------------------------------------------------------------------
+
+JOB = Graph()
+"""The log job. Its inputs are ``names``, ``form``, ``part_size``, ``most_shares``, ``folder``,
+``home`` and ``stdin``, or a ``plan``; ``counting`` and ``top``."""
+
+JOB.property(expand, name="found", each={"name": "names"})
+
+
+@JOB.property(on=_HERE)
+def paths(found: Sequence[Found]) -> list[str]:
+    return [name for one in found for name in one.names]
+
+
+@JOB.property(on=_HERE)
+def shares(paths: Sequence[str], most_shares: int) -> int:
+    # With many files there is work enough for all without reading one of them several times.
+    return max(1, most_shares // max(1, len(paths)))
+
+
+@JOB.property(each="paths")
+def looked(
+    path: str, form: str, part_size: int, shares: int, home: str, folder: str
+) -> Looked | None:
+    return None if path == STDIN else look(path, form, part_size, shares, home, folder)
+
+
+@JOB.property(name="plan", on=_HERE)
+def _plan(found: Sequence[Found], looked: Sequence[Looked | None], stdin: Stdin | None) -> Plan:
+    failed = [FailedFile(name, why) for one in found for name, why in one.problems]
+    seen: dict[str, str] = {}
+    files: list[tuple[LogFile, tuple[Part, ...]]] = []
+    notes: list[str] = []
+    for one in looked:
+        if one is None:
+            assert stdin is not None
+            one = stdin.looked
+        if one.failure is not None:
+            failed.append(FailedFile(one.name, one.failure))
+        elif one.real in seen:
+            first = seen[one.real]
+            same = "was named twice" if first == one.name else f"is the same file as {first}"
+            notes.append(f"{one.name} {same}: counted once")
+        else:
+            seen[one.real] = one.name
+            files.append((LogFile(one.name, one.format), one.parts))
+    if STDIN not in seen:
+        stdin = None
+    return Plan(tuple(files), tuple(failed), tuple(notes), stdin)
+
+
+@JOB.property(on=_HERE)
+def files(plan: Plan) -> list[tuple[str, Iterable[Part]]]:
+    made: list[tuple[str, Iterable[Part]]] = []
+    for index, (file, parts) in enumerate(plan.files):
+        base = index << _FILE_BITS
+        if plan.stdin is not None and file.name == STDIN:
+            made.append((file.format, plan.stdin.parts(base)))
+        else:
+            made.append((file.format, _numbered(parts, base)))
+    return made
+
+
+def _numbered(parts: Iterable[Part], base: int) -> Iterable[Part]:
+    return (dataclasses.replace(part, ordinal=base + part.ordinal) for part in parts)
+
+
+@JOB.property(each="files", on="counting")
+def tallies(file: tuple[str, Iterable[Part]]) -> tuple[str, Iterable[Part]]:
+    return file
+
+
+@JOB.property(on=_HERE)
+def totals(tallies: Sequence[Receipt], counting: PartCounter) -> Tally:
+    return counting.total()
+
+
+@JOB.property(on=_HERE)
+def tables(plan: Plan, tallies: Sequence[Receipt], totals: Tally, top: int) -> Report:
+    failed = [
+        FailedFile(file.name, receipt.failure)
+        for (file, _), receipt in zip(plan.files, tallies, strict=True)
+        if receipt.failure is not None
+    ]
+    counted = [receipt.failure is None for receipt in tallies]
+    return Report.of(_by_file(plan, counted, totals), [*plan.failed, *failed], top)
+
+
+@JOB.property(on=_HERE)
+def top_clients(tables: Report) -> list[bytes]:
+    return [client for client, _ in tables.top["clients"]]
+
+
+JOB.property(host_name, name="host_names", each={"client": "top_clients"}, on="names")
+
+
+@JOB.property(on=_HERE)
+def report(tables: Report, top_clients: list[bytes], host_names: list[str | None]) -> Report:
+    names = {c: name for c, name in zip(top_clients, host_names, strict=True) if name}
+    return dataclasses.replace(tables, host_names=names)
+
+
+def _by_file(plan: Plan, counted: Sequence[bool], whole: Tally) -> list[tuple[LogFile, Tally]]:
+    """What `Report.of` takes: lines and samples by file; all else, with the first one."""
+    lines: dict[int, dict[int, int]] = {}
+    for ordinal, number in whole.lines.items():
+        lines.setdefault(ordinal >> _FILE_BITS, {})[ordinal] = number
+    found: list[tuple[LogFile, Tally]] = []
+    for index, ((file, _), good) in enumerate(zip(plan.files, counted, strict=True)):
+        if not good:
+            continue
+        its = lines.get(index, {})
+        # Where parts before a sample's were not counted, as its number is not known then: the
+        # job was interrupted.
+        misfits = {o: n for o, n in whole.misfits.items() if o in its}
+        upto = index << _FILE_BITS
+        while upto in its:
+            upto += 1
+        samples = [s for s in whole.samples if s[0] in its and s[0] < upto]
+        if found:
+            found.append((file, Tally(lines=its, misfits=misfits, samples=samples)))
+        else:
+            one = dataclasses.replace(whole, lines=its, misfits=misfits, samples=samples)
+            found.append((file, one))
+    return found
+
+
+# -- running it --------------------------------------------------------------------------------
 
 
 def plan(
@@ -58,33 +231,40 @@ def plan(
     *,
     format: str = "auto",
     part_size: int = DEFAULT_PART_SIZE,
+    shares: int = _SHARES,
+    executor: Executor | None = None,
 ) -> Plan:
-    """Look at the files, here and now: choose formats, cut parts, sort out what is no log.
+    """Look at the files: list folders, choose formats, cut parts, sort out what is no log.
 
-    Parameters are those of `analyze`.
+    Parameters are those of `analyze`, but that files are looked at here where `executor` is
+    None. The parts of a plan can be counted on any executor that sees the same files.
     """
-    if format != "auto" and format not in FORMATS:
-        raise ValueError(
-            f"no log format is called {format!r}; there are auto, {', '.join(FORMATS)}"
-        )
+    if format != "auto":
+        find_format(format)
     if part_size < 1:
         raise ValueError(f"part_size must be at least 1 byte, not {part_size}")
-    good: list[tuple[LogFile, tuple[Part, ...]]] = []
-    failed: list[FailedFile] = []
-    for file in files:
-        name = os.fspath(file)
-        try:
-            # Absolute: a worker's working directory may be another one.
-            parts = cut(os.path.abspath(name), part_size)
-            head = first_lines(parts[0], FIRST_LINES) if parts else []
-            chosen = choose_format(head, format)
-        except NotALog as error:
-            failed.append(FailedFile(name, str(error)))
-        except READ_ERRORS as error:
-            failed.append(FailedFile(name, reason_of(error)))
-        else:
-            good.append((LogFile(name, chosen.name), tuple(parts)))
-    return Plan(tuple(good), tuple(failed))
+    if shares < 1:
+        raise ValueError(f"shares must be at least 1, not {shares}")
+    names = [os.fspath(name) for name in files]
+    # Read in this thread: properties of the graph must not wait for somebody's pipe.
+    stdin = Stdin(sys.stdin.buffer, part_size, format) if STDIN in names else None
+    here = SerialExecutor()
+    job = JOB.on(
+        {"default": executor or here, _HERE: here},
+        names=names,
+        form=format,
+        part_size=part_size,
+        most_shares=shares,
+        folder=os.getcwd(),
+        home=socket.gethostname(),
+        stdin=stdin,
+    )
+    try:
+        made: Plan = job["plan"]
+    except BaseException:  # Ctrl-C: what has not begun is not looked at any more
+        job.cancel()
+        raise
+    return made
 
 
 def analyze(
@@ -93,26 +273,40 @@ def analyze(
     *,
     format: str = "auto",
     part_size: int = DEFAULT_PART_SIZE,
+    shares: int = _SHARES,
     top: int = 10,
+    resolve: float | None = None,
     progress: Progress | None = None,
+    counting: Counting | None = None,
 ) -> Report:
     """Report on access logs, in one pass over them.
 
     Parameters
     ----------
     files
-        Paths, as the workers see them too. Plain, or compressed with gzip, bzip2 or xz.
+        Files, folders (all files in them and below), patterns such as ``logs/*.gz``, URLs
+        that fsspec knows, and ``"-"``, which is stdin; as the workers see them, but for stdin,
+        which is read here. Plain, or compressed with gzip, bzip2, xz or zstd. A file that is
+        named twice is counted once.
     executor
-        Any ``concurrent.futures.Executor``; it is used and left open.
+        Any ``concurrent.futures.Executor``; it is used and left open. Where it takes futures as
+        arguments, tallies are merged on its workers; else here, as they come.
     format
-        ``"auto"`` (chosen for each file from its first lines) or one of ``"common"``,
-        ``"combined"``, ``"vhost_combined"``.
+        ``"auto"`` (chosen for each file from its first lines), or a name or a format string
+        as `find_format` takes it: ``"combined"``, ``'%h %l %u %t "%r" %>s %b'``.
     part_size
-        Bytes of a plain file that one call reads. A compressed file is one call.
+        Bytes of a plain file that one call reads.
+    shares
+        Most calls that read one compressed file. Each decompresses what lies before its share.
     top
         Rows of the top tables.
+    resolve
+        Seconds in which host names of the top clients are looked up, from here, all at the same
+        time; None: they are not. A client whose name does not come in time has none.
     progress
         Told how far it is.
+    counting
+        Which requests count, with which engine, and how many keys are kept.
 
     Returns
     -------
@@ -126,6 +320,8 @@ def analyze(
         For an unknown format, or a part size below 1.
     concurrent.futures.BrokenExecutor
         If the executor breaks.
+    Interrupted
+        A ``KeyboardInterrupt``, with the report of what was done.
 
     Examples
     --------
@@ -134,18 +330,8 @@ def analyze(
     ...     report = analyze(["access.log"], executor)
     >>> report.requests, report.top["paths"][0]               # doctest: +SKIP
     """
-    return run(
-        plan(files, format=format, part_size=part_size), executor, top=top, progress=progress
-    )
-
-
-@dataclass
-class _State:
-    """What is known of one file while the job runs."""
-
-    file: LogFile
-    tally: Tally = field(default_factory=Tally)
-    failure: str | None = None
+    todo = plan(files, format=format, part_size=part_size, shares=shares, executor=executor)
+    return run(todo, executor, top=top, resolve=resolve, progress=progress, counting=counting)
 
 
 def run(
@@ -153,69 +339,46 @@ def run(
     executor: Executor,
     *,
     top: int = 10,
+    resolve: float | None = None,
     progress: Progress | None = None,
-    window: int = _WINDOW,
+    counting: Counting | None = None,
+    tally: TallyPart | None = None,
+    **options: int,
 ) -> Report:
-    """Carry out a plan. Parameters are those of `analyze`, and `window`: most calls pending.
+    """Carry out a plan.
 
-    If it is interrupted or the executor breaks, calls not yet begun are cancelled.
+    Parameters are those of `analyze`, and `tally`, what counts a part on the workers, else
+    `tally_part`; `options` are those of `PartCounter`. If it is interrupted or the executor
+    breaks, calls not yet begun are cancelled.
     """
-    states = [_State(file) for file, _ in todo.files]
-    work = _parts(todo, states)
-    pending: dict[Future[Tally], tuple[_State, Part]] = {}
-    size, done = todo.size, 0
-    tell = progress or (lambda done, size: None)
-
-    def settle(future: Future[Tally], state: _State, part: Part) -> None:
-        nonlocal done
-        _take(state, future)
-        done += part.size
-        tell(done, size)
-
-    tell(0, size)
-    try:
-        while True:
-            while len(pending) < window and (item := next(work, None)):
-                state, part = item
-                future = executor.submit(tally_part, part, state.file.format)
-                if future.done():
-                    # An executor that runs calls at submit: the progress moves, and a
-                    # Ctrl-C that hit the call is raised here, not after the window's rest.
-                    settle(future, *item)
-                else:
-                    pending[future] = item
-            if not pending:
-                break
-            finished, _ = wait(pending, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
-            for future in finished:
-                settle(future, *pending.pop(future))
-            if not finished:
-                tell(done, size)
-    finally:
-        for future in pending:
-            future.cancel()
-    return Report.of(
-        [(s.file, s.tally) for s in states if s.failure is None],
-        [*todo.failed, *(FailedFile(s.file.name, s.failure) for s in states if s.failure)],
-        top,
-    )
+    size = todo.size if todo.known else 0
+    if tally is None:
+        tally = tally_part if counting is None else partial(tally_part, counting=counting)
+    counter = PartCounter(executor, tally, progress, size, **options)
+    here = SerialExecutor()
+    with Resolver(resolve or 0) as names:
+        executors = {"default": executor, _HERE: here, "counting": counter, "names": names}
+        job = JOB.on(executors, plan=todo, counting=counter, top=top)
+        wanted: Future[Any] = job.future("tables" if resolve is None else "report")
+        try:
+            counter.drive(wanted)
+            result: Report = wanted.result()
+        except KeyboardInterrupt as error:
+            raise _interrupted(todo, counter, top) from error
+    return result
 
 
-def _parts(todo: Plan, states: list[_State]) -> Iterator[tuple[_State, Part]]:
-    for state, (_, parts) in zip(states, todo.files, strict=True):
-        for part in parts:
-            if state.failure is None:  # else the rest of the file need not be read
-                yield state, part
-
-
-def _take(state: _State, future: Future[Tally]) -> None:
-    try:
-        tally = future.result()
-    except Unreadable as error:
-        # Which part's failure arrives first is chance; the report must not show it.
-        reason = str(error)
-        state.failure = reason if state.failure is None else min(state.failure, reason)
-        state.tally = Tally()
-    else:
-        if state.failure is None:
-            state.tally = merge(state.tally, tally)
+def _interrupted(todo: Plan, counter: PartCounter, top: int) -> Interrupted:
+    interrupted = Interrupted()
+    totals = counter.total_so_far()
+    if totals is not None:
+        # The same graph, with what there is in the places of what was to be computed.
+        job = JOB.on(
+            {_HERE: SerialExecutor()},
+            plan=todo,
+            tallies=counter.receipts(),
+            totals=totals,
+            top=top,
+        )
+        interrupted.report = dataclasses.replace(job["tables"], partial=True)
+    return interrupted

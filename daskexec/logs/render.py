@@ -8,29 +8,24 @@ ASCII where the output cannot carry block characters.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
 from rich.cells import cell_len, chop_cells
 from rich.console import Console, Group, RenderableType
+from rich.constrain import Constrain
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from daskexec.logs.keys import show_key
 from daskexec.logs.report import Report
+from daskexec.logs.series import evenly, weekday
+from daskexec.logs.words import TITLES, human_bytes, moment, share, span
 
-__all__ = ["human_bytes", "render"]
+__all__ = ["render"]
 
-_TITLES = {
-    "paths": ("Paths by hits", "hits"),
-    "paths_by_bytes": ("Paths by bytes sent", "bytes"),
-    "not_found": ("Not found (404)", "hits"),
-    "clients": ("Clients", "hits"),
-    "referrers": ("Referrers", "hits"),
-    "agents": ("User agents", "hits"),
-}
+_KINDS = ("browsers", "systems", "crawlers")
 _CLASS_STYLES = {"2xx": "green", "3xx": "cyan", "4xx": "yellow", "5xx": "red"}
 _MAX_WIDTH = 120
 _MAX_DAYS = 14
@@ -61,34 +56,25 @@ def render(report: Report, console: Console) -> None:
     """Write `report` to `console`."""
     ink = _BLOCKS if console.encoding.lower().startswith("utf") else _ASCII
     width = min(console.width, _MAX_WIDTH)
-    pieces: list[RenderableType] = [_heading(report, ink), _totals(report)]
+    pieces: list[RenderableType] = [_heading(report, ink), _totals(report, width)]
     if report.requests:
         pieces += [
-            _section("Status", _statuses(report, ink), ink),
+            _section("Status", _statuses(report, width, ink), ink),
             _section("Hits an hour", _hours(report.hours, width, ink), ink),
             _section("Hits a day", _days(report.days, width, ink), ink),
         ]
-    for name, rows in report.top.items():
-        if rows:
-            title, unit = _TITLES[name]
-            whole = report.bytes_sent if unit == "bytes" else report.requests
-            pieces.append(_section(title, _top(rows, unit, whole, width, ink), ink))
+    pieces += [
+        _section(TITLES[name].text, _top(report, name, width, ink), ink)
+        for name, rows in report.top.items()
+        if rows and name not in _KINDS
+    ]
+    if kinds := _kinds(report, width, ink):
+        pieces.append(kinds)
     if report.samples:
         pieces.append(_section(*_malformed(report, width, ink), ink))
+    pieces += [Text(note, style="yellow") for note in report.notes]
     for piece in pieces:
         console.print(piece, width=width, highlight=False)
-
-
-def human_bytes(number: float) -> str:
-    """Write a number of bytes with three digits or so: ``2.75 GB`` (powers of 1,000)."""
-    if number < 999.5:
-        return f"{number:.0f} B"
-    units = iter(("kB", "MB", "GB", "TB", "PB"))
-    while number >= 999.5:
-        number /= 1000
-        unit = next(units)
-    digits = 2 if number < 9.995 else 1 if number < 99.95 else 0
-    return f"{number:.{digits}f} {unit}"
 
 
 def _heading(report: Report, ink: _Ink) -> RenderableType:
@@ -99,57 +85,56 @@ def _heading(report: Report, ink: _Ink) -> RenderableType:
         line.append(f" {ink.dot} {', '.join(formats)}", style="not bold")
     if report.failed:
         line.append(f" {ink.dot} {len(report.failed)} not counted", style="red")
+    if report.partial:
+        line.append(f" {ink.dot} partial: interrupted", style="red")
     return line
 
 
-def _section(title: str, body: RenderableType, ink: _Ink) -> RenderableType:
+def _section(
+    title: str, body: RenderableType, ink: _Ink, width: int | None = None
+) -> RenderableType:
     rule = Rule(Text(title, style="bold"), align="left", style="dim", characters=ink.rule)
-    return Group("", rule, body)
+    return Group("", rule if width is None else Constrain(rule, width), body)
 
 
-def _totals(report: Report) -> RenderableType:
-    # Three pairs of label and number a row: fits 80 columns with numbers of 12 digits.
+def _totals(report: Report, width: int) -> RenderableType:
+    # Three pairs of label and number a row fit 80 columns with numbers of 12 digits.
+    pairs: list[tuple[str, str | Text]] = [
+        ("requests", f"{report.requests:,}"),
+        ("clients", f"{report.clients:,}"),
+        ("lines", f"{report.lines:,}"),
+        ("bytes sent", human_bytes(report.bytes_sent)),
+        ("visitors", f"{report.visitors:,}"),
+        ("malformed", Text(f"{report.malformed:,}", style="red" if report.malformed else "")),
+    ]
+    each = 3 if width >= 80 else 2 if width >= 54 else 1
     table = Table.grid(padding=(0, 2))
-    for _ in range(3):
+    for _ in range(each):
         table.add_column(style="dim", no_wrap=True)
         table.add_column(justify="right", style="bold", no_wrap=True)
-    malformed = Text(f"{report.malformed:,}", style="red" if report.malformed else "")
-    table.add_row(
-        "requests", f"{report.requests:,}", "clients", f"{report.clients:,}",
-        "lines", f"{report.lines:,}",
-    )  # fmt: skip
-    table.add_row(
-        "bytes sent", human_bytes(report.bytes_sent), "visitors", f"{report.visitors:,}",
-        "malformed", malformed,
-    )  # fmt: skip
+    for start in range(0, len(pairs), each):
+        table.add_row(*(cell for pair in pairs[start : start + each] for cell in pair))
     if report.first is None or report.last is None:
         return Group("", table)
-    span = Text.assemble(
+    line = Text.assemble(
         ("from  ", "dim"),
-        _moment(report.first),
+        moment(report.first),
         ("  to  ", "dim"),
-        _moment(report.last),
-        (f"  ({_span(report.first, report.last)})", "dim"),
+        moment(report.last),
+        (f"  ({span(report)})", "dim"),
     )
-    return Group("", table, span)
+    return Group("", table, line)
 
 
-def _moment(iso: str) -> str:
-    return f"{iso[:10]} {iso[11:19]} {iso[19:]}"
-
-
-def _span(first: str, last: str) -> str:
-    days = len(_days_between(first[:10], last[:10]))
-    return "one day" if days == 1 else f"{days:,} days"
-
-
-def _statuses(report: Report, ink: _Ink) -> RenderableType:
+def _statuses(report: Report, width: int, ink: _Ink) -> RenderableType:
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="dim")
     table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
+    codes_too = width >= 60
+    if codes_too:
+        table.add_column(no_wrap=True, overflow="ellipsis", style="dim")
     classes = report.status_classes
     most = max(classes.values())
     for name, count in classes.items():
@@ -159,46 +144,31 @@ def _statuses(report: Report, ink: _Ink) -> RenderableType:
         )
         told = "  ".join(f"{s} {n:,}" for s, n in codes[:4])
         style = _CLASS_STYLES.get(name, "magenta")
-        bar = Text(_bar(count, most, 16, ink), style=style)
-        share = f"{100 * count / report.requests:.1f}%"
-        table.add_row(Text(name, style=style), f"{count:,}", share, bar, told)
+        bar = Text(_bar(count, most, 16 if width >= 40 else 6, ink), style=style)
+        part = share(count, report.requests)
+        table.add_row(
+            Text(name, style=style), f"{count:,}", part, bar, *([told] if codes_too else [])
+        )
     return table
 
 
 def _hours(hours: Mapping[str, int], width: int, ink: _Ink) -> RenderableType:
     """Draw a sparkline over all hours, those without hits too, several to a cell if many."""
-    moments = [datetime.strptime(hour, "%Y-%m-%d %H") for hour in hours if _real(hour)]
-    if not moments:
+    series = evenly(hours, width)
+    if series is None:
         return Text("no day in the log exists", style="dim")
-    first, last = min(moments), max(moments)
-    number = int((last - first) / timedelta(hours=1)) + 1
-    step = -(-number // width)
-    cells = [0] * -(-number // step)
-    for hour, count in hours.items():
-        if _real(hour):
-            at = int((datetime.strptime(hour, "%Y-%m-%d %H") - first) / timedelta(hours=1))
-            cells[at // step] += count
-    stretch = max(1, width // len(cells)) if len(cells) < 48 else 1
-    stretch = min(stretch, 3)
+    cells = series.counts
+    stretch = min(3, max(1, width // len(cells))) if len(cells) < 48 else 1
     line = "".join(_level(cell, max(cells), ink) * stretch for cell in cells)
     busiest = max(hours, key=lambda hour: (hours[hour], hour))
-    axis = Text(f"{first:%Y-%m-%d %H}h", style="dim")
-    end = f"{last:%Y-%m-%d %H}h"
-    axis.append(" " * max(2, len(line) - len(axis) - len(end)) + end)
-    per = "one cell is an hour" if step == 1 else f"one cell is {step:,} hours"
+    start, end = f"{series.first:%Y-%m-%d %H}h", f"{series.last:%Y-%m-%d %H}h"
+    room = max(len(line), len(start) + len(end) + 2)
+    axis = Text(start + end.rjust(room - len(start)), style="dim")
+    per = "one cell is an hour" if series.step == 1 else f"one cell is {series.step:,} hours"
     if stretch > 1:
         per = f"{stretch} cells are an hour"
     said = Text(f"busiest hour {busiest}h: {hours[busiest]:,} hits; {per}", style="dim")
     return Group(Text(line, style="cyan", no_wrap=True), axis, said)
-
-
-def _real(hour: str) -> bool:
-    """Whether the day exists: a log may hold the 31st of February."""
-    try:
-        datetime.strptime(hour, "%Y-%m-%d %H")
-    except ValueError:
-        return False
-    return True
 
 
 def _level(count: int, most: int, ink: _Ink) -> str:
@@ -217,7 +187,7 @@ def _days(days: Mapping[str, int], width: int, ink: _Ink) -> RenderableType:
     table.add_column(no_wrap=True)
     for day, count in shown:
         bar = Text(_bar(count, most, width - 18 - digits, ink), style="cyan")
-        table.add_row(f"{_weekday(day)} {day}", f"{count:,}", bar)
+        table.add_row(f"{weekday(day)} {day}", f"{count:,}", bar)
     if len(days) == len(shown):
         return table
     busiest = max(days, key=lambda day: (days[day], day))
@@ -225,34 +195,45 @@ def _days(days: Mapping[str, int], width: int, ink: _Ink) -> RenderableType:
     return Group(table, Text(f"{said}{days[busiest]:,}", style="dim"))
 
 
-def _weekday(day: str) -> str:
-    return f"{datetime.strptime(day, '%Y-%m-%d'):%a}" if _real(f"{day} 00") else "???"
+def _kinds(report: Report, width: int, ink: _Ink) -> RenderableType | None:
+    """Browsers, systems and crawlers: beside each other where there is room."""
+    names = [name for name in _KINDS if report.top.get(name)]
+    if not names:
+        return None
+    columns = len(names) if width >= 100 else 1
+    each = (width - 3 * (columns - 1)) // columns
+    tables = [
+        _section(TITLES[name].text, _top(report, name, each, ink), ink, each) for name in names
+    ]
+    if columns == 1:
+        return Group(*tables)
+    grid = Table.grid(padding=(0, 3, 0, 0))
+    for _ in names:
+        grid.add_column(width=each)
+    grid.add_row(*tables)
+    return grid
 
 
-def _days_between(first: str, last: str) -> range:
-    def number(day: str) -> int:
-        year, month, date = map(int, day.split("-"))
-        return datetime(year, month, 1).toordinal() + date
-
-    return range(number(first), number(last) + 1)
-
-
-def _top(
-    rows: Sequence[tuple[bytes, int]], unit: str, whole: int, width: int, ink: _Ink
-) -> RenderableType:
+def _top(report: Report, name: str, width: int, ink: _Ink) -> RenderableType:
+    rows = report.top[name]
+    sizes = TITLES[name].unit == "bytes"
+    whole = report.bytes_sent if sizes else report.requests
+    counts = [human_bytes(n) if sizes else f"{n:,}" for _, n in rows]
+    shares = [share(n, whole) for _, n in rows]
+    bar_width = 16 if width >= 100 else 8 if width >= 50 else 0
+    taken = max(map(len, counts)) + max(map(len, shares)) + bar_width + 2 + bool(bar_width)
     table = Table.grid(padding=(0, 1))
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", no_wrap=True, style="dim")
-    table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True)
-    most = rows[0][1]
-    bar_width = 8 if width < 100 else 16
-    counts = [human_bytes(n) if unit == "bytes" else f"{n:,}" for _, n in rows]
-    shares = [f"{100 * n / whole:.1f}%" for _, n in rows]
-    room = max(20, width - max(map(len, counts)) - max(map(len, shares)) - bar_width - 3)
-    for (key, number), count, share in zip(rows, counts, shares, strict=True):
-        bar = Text(_bar(number, most, bar_width, ink), style="cyan")
-        table.add_row(count, share, bar, Text(_shorten(ink.text(key), room, ink) or '""'))
+    for _ in range(1 + bool(bar_width)):
+        table.add_column(no_wrap=True)
+    names = report.host_names if name == "clients" else {}
+    for (key, number), count, part in zip(rows, counts, shares, strict=True):
+        if key in names:
+            key += b"  " + os.fsencode(names[key])
+        bar = [Text(_bar(number, rows[0][1], bar_width, ink), style="cyan")] if bar_width else []
+        text = Text(_shorten(ink.text(key), max(8, width - taken), ink) or '""')
+        table.add_row(count, part, *bar, text)
     return table
 
 

@@ -13,18 +13,24 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from daskexec import __version__
+from daskexec.logs.agents import by_kind
 from daskexec.logs.keys import encode_key
+from daskexec.logs.sketch import STANDARD_ERROR
 from daskexec.logs.tally import MONTHS, SAMPLES, Stamp, Tally, merge
 
-__all__ = ["SCHEMA_VERSION", "TABLES", "FailedFile", "LogFile", "MalformedLine", "Report"]
+__all__ = ["TABLES", "VERSION", "FailedFile", "LogFile", "MalformedLine", "Report"]
 
-SCHEMA_VERSION = 1
+VERSION = 1
 """Version of the JSON: raised when a field changes its meaning or goes, not for new ones."""
 
-TABLES = ("paths", "paths_by_bytes", "not_found", "clients", "referrers", "agents")
+TABLES = (
+    "hosts", "paths", "paths_by_bytes", "not_found", "clients", "referrers", "browsers",
+    "systems", "crawlers", "agents",
+)  # fmt: skip
 """The top tables, in the order in which they are shown."""
 
 Row = tuple[bytes, int]
@@ -32,10 +38,20 @@ Row = tuple[bytes, int]
 
 @dataclass(frozen=True)
 class LogFile:
-    """A file that was counted: its name as given, and its format."""
+    """A file that was counted.
+
+    Attributes
+    ----------
+    name, format
+        Its name as given, and the format of its lines.
+    lines, malformed
+        Lines in all, and those that do not fit; 0 until they are counted.
+    """
 
     name: str
     format: str
+    lines: int = 0
+    malformed: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,8 +114,25 @@ class Report:
         ``paths_by_bytes``), the highest first, equal ones by their bytes. ``not_found``:
         paths answered 404. Requests without a referrer are not counted in ``referrers``;
         a request that is no ``METHOD TARGET [HTTP/x]`` counts under its whole text.
+        ``browsers``, ``systems`` and ``crawlers`` are guesses from the user agents
+        (`daskexec.logs.agents`), empty where the format has none, as ``hosts``, the virtual
+        hosts, is.
     samples
         The first malformed lines.
+    excluded
+        Lines that fit and were left out by filters; they are in nothing but ``lines``.
+    inexact
+        What ``max_keys`` has cost; empty: everything is exact. By table, by how much its
+        counts may be too low at most, and the count that a missing row has at most. By
+        ``clients_distinct`` and ``visitors_distinct``, the relative standard error of
+        ``clients`` and ``visitors``.
+    partial
+        Whether the job was interrupted, and all this is of what it had counted by then.
+    host_names
+        Names of top clients, where they were asked for and found.
+    tally
+        All that was counted, of which the rest is an extract: for `daskexec.logs.saved`.
+        Its tables have an entry for each distinct key, so let go of a report in time.
     """
 
     files: tuple[LogFile, ...]
@@ -117,6 +150,11 @@ class Report:
     days: Mapping[str, int]
     top: Mapping[str, Sequence[Row]]
     samples: tuple[MalformedLine, ...]
+    excluded: int = 0
+    inexact: Mapping[str, float] = field(default_factory=dict)
+    partial: bool = False
+    host_names: Mapping[bytes, str] = field(default_factory=dict)
+    tally: Tally = field(repr=False, compare=False, default_factory=Tally)
 
     @property
     def status_classes(self) -> dict[str, int]:
@@ -125,6 +163,24 @@ class Report:
         for status, count in self.statuses.items():
             classes[f"{status[0]}xx"] += count
         return dict(sorted(classes.items()))
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what a reader must know of the numbers, a sentence each; often none."""
+        notes = []
+        if self.excluded:
+            notes.append(f"{self.excluded:,} requests were left out by filters.")
+        for name, error in self.inexact.items():
+            if name.endswith("_distinct"):
+                what = f"The number of {name.removesuffix('_distinct')} is an estimate: "
+                notes.append(what + f"its standard error is {error:.2%}.")
+            else:
+                unit = "bytes" if name == "paths_by_bytes" else "requests"
+                notes.append(
+                    f"Not all keys of the table {name} were kept: a row is up to "
+                    f"{error:,.0f} {unit} too low, and a key that is missing has no more."
+                )
+        return notes
 
     @classmethod
     def of(
@@ -137,30 +193,42 @@ class Report:
         whole = Tally()
         files: list[LogFile] = []
         samples: list[MalformedLine] = []
-        lines = 0
         for file, tally in tallies:
-            files.append(file)
-            lines += sum(tally.lines.values())
+            lines = sum(tally.lines.values())
+            files.append(replace(file, lines=lines, malformed=sum(tally.misfits.values())))
             samples += _placed(file.name, tally)
-            tally.samples, tally.lines = [], {}
+            tally.samples, tally.lines, tally.misfits = [], {}, {}
             whole = merge(whole, tally)
+        return cls.of_whole(files, failed, whole, samples, top)
+
+    @classmethod
+    def of_whole(
+        cls,
+        files: Sequence[LogFile],
+        failed: Iterable[FailedFile],
+        whole: Tally,
+        samples: Sequence[MalformedLine],
+        top: int = 10,
+    ) -> Report:
+        """Make the report of counted files, their malformed lines, and the tally of all."""
+        lines = sum(file.lines for file in files)
         hours = _by_hour(whole.hours)
         days: Counter[str] = Counter()
         for hour, count in hours.items():
             days[hour[:10]] += count
         tables = (
-            whole.paths, whole.path_bytes, whole.not_found, whole.clients, whole.referrers,
-            whole.agents,
+            whole.hosts, whole.paths, whole.path_bytes, whole.not_found, whole.clients,
+            whole.referrers, *by_kind(whole.agents), whole.agents,
         )  # fmt: skip
         return cls(
             files=tuple(files),
             failed=tuple(failed),
             lines=lines,
             requests=whole.requests,
-            malformed=lines - whole.requests,
+            malformed=lines - whole.requests - whole.excluded,
             bytes_sent=whole.bytes_sent,
-            clients=len(whole.clients),
-            visitors=sum(len(c) for day in whole.visitors.values() for c in day.values()),
+            clients=whole.distinct_clients,
+            visitors=whole.distinct_visitors,
             first=_iso(whole.first),
             last=_iso(whole.last),
             statuses={s.decode(): whole.statuses[s] for s in sorted(whole.statuses)},
@@ -168,13 +236,31 @@ class Report:
             days=dict(days),
             top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
             samples=tuple(samples[:SAMPLES]),
+            excluded=whole.excluded,
+            inexact=_inexact(whole),
+            tally=whole,
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain data; keys of the log as `encode_key` writes them."""
+        """Return the report as plain data; keys of the log as `encode_key` writes them.
+
+        ``partial`` is there where it is true, ``host_names`` where there are any.
+        """
+        names = {encode_key(key): _name(name) for key, name in self.host_names.items()}
         return {
-            "schema_version": SCHEMA_VERSION,
-            "files": [{"name": _name(f.name), "format": f.format} for f in self.files],
+            **({"partial": True} if self.partial else {}),
+            **({"host_names": names} if names else {}),
+            "version": VERSION,
+            "generator": f"daskexec {__version__}",
+            "files": [
+                {
+                    "name": _name(f.name),
+                    "format": f.format,
+                    "lines": f.lines,
+                    "malformed": f.malformed,
+                }
+                for f in self.files
+            ],
             "failed": [{"name": _name(f.name), "reason": f.reason} for f in self.failed],
             "totals": {
                 "lines": self.lines,
@@ -186,6 +272,8 @@ class Report:
                 "first": self.first,
                 "last": self.last,
             },
+            "excluded": self.excluded,
+            "inexact": dict(self.inexact),
             "statuses": dict(self.statuses),
             "status_classes": self.status_classes,
             "hours": dict(self.hours),
@@ -215,6 +303,14 @@ class Report:
 
 def _highest(counts: Counter[bytes], number: int) -> list[Row]:
     return heapq.nsmallest(number, counts.items(), key=lambda row: (-row[1], row[0]))
+
+
+def _inexact(tally: Tally) -> dict[str, float]:
+    """What `daskexec.logs.counts.bound` has cost, by the report's names."""
+    names = {"path_bytes": "paths_by_bytes"}
+    found: dict[str, float] = {names.get(name, name): lost for name, lost in tally.lost.items()}
+    found |= {f"{name}_distinct": round(STANDARD_ERROR, 4) for name in tally.sketches}
+    return dict(sorted(found.items()))
 
 
 def _by_hour(hours: Counter[bytes]) -> dict[str, int]:

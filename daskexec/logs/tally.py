@@ -1,142 +1,115 @@
-"""The tally of one part, and how tallies are merged.
+"""The tally of one part: which engine reads it, and how.
 
 Role: `tally_part` is the one function that runs on the workers, in any thread or process;
-it and its argument are importable and picklable for every executor. Floor 10, part of the
+it and its arguments are importable and picklable for every executor. Floor 10, part of the
 log job.
 
-`merge` is associative and commutative, so that neither the executor nor the way the files
-are cut can be seen in a report. All keys are bytes, as they stand in the log.
-
-How it is fast: one ``findall`` of one strict expression over a block of 128 KiB (its rows
-stay in the processor's cache), then only loops in C over whole columns
-(``Counter.update`` of a sequence); request, status and bytes are one key, taken apart
-once a *distinct* key; the cyclic garbage collector, which would visit each of the many
-fresh tuples for nothing, is off meanwhile.
+The cyclic garbage collector, which would visit each of the many fresh objects of a block
+for nothing, is off meanwhile.
 """
 
 from __future__ import annotations
 
 import gc
-import re
+import importlib.util
 import threading
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from functools import lru_cache
+from typing import Protocol
 
-from daskexec.logs.formats import FORMATS, LogFormat
+from daskexec.logs.counts import MONTHS, SAMPLES, Sample, Stamp, Tally, bound, merge
+from daskexec.logs.engines.stdlib import BLOCK_SIZE, StdlibEngine, target_of
+from daskexec.logs.formats import LogFormat, find_format
+from daskexec.logs.selection import Selection
 from daskexec.logs.split import READ_ERRORS, Part, read_blocks
 
-__all__ = ["Sample", "Tally", "Unreadable", "merge", "tally_blocks", "tally_part", "target_of"]
+__all__ = [
+    "ENGINES", "MONTHS", "SAMPLES", "Counting", "Sample", "Stamp", "Tally", "Unreadable",
+    "bound", "merge", "reason_of", "tally_blocks", "tally_part", "target_of",
+]  # fmt: skip
 
-SAMPLES = 10
-"""How many malformed lines are kept as samples, the first ones."""
-
-SAMPLE_BYTES = 400
-"""How much of a sample is kept."""
-
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct",
-           b"Nov", b"Dec")  # fmt: skip
-MONTHS = {name: number for number, name in enumerate(_MONTHS, 1)}
-
-_REQUEST = re.compile(rb"[A-Za-z_-]+ ([^ ]+)(?: HTTP/[^ ]*)?")
-
-Stamp = tuple[int, bytes]
-"""A moment: seconds since the year 1 in UTC, and the same as written in the log."""
-
-Sample = tuple[int, int, bytes, int]
-"""A malformed line: part's ordinal, line number within the part from 1, text, full length."""
+ENGINES = ("auto", "stdlib", "arrow")
+"""``auto``: `arrow` where numpy and pyarrow are installed, else `stdlib`."""
 
 
 class Unreadable(Exception):
     """A part could not be read; the message is the reason. Raised on the workers."""
 
 
-@dataclass
-class Tally:
-    """What was counted in some lines. A new one is the neutral element of `merge`.
+@dataclass(frozen=True)
+class Counting:
+    """How the lines of a part are counted; travels with each part.
 
     Attributes
     ----------
-    lines
-        By part's ordinal; makes absolute line numbers out of the samples' relative ones.
-    requests, bytes_sent
-        Lines that fit the format, and the bytes they sent.
-    statuses, paths, path_bytes, not_found, clients, referrers, agents
-        Requests by status code, path, path (summed bytes; above 0 only), path of those
-        answered 404, client, referrer (none: not counted), user agent.
-    hours
-        Requests by day and hour as written: ``17/May/2015:10``.
-    visitors
-        By day as written, then by user agent (``b""`` where the format has none): the
-        clients. So each agent crosses the wire once a day, and no pair is made twice.
-    first, last
-        Earliest and latest moment.
+    selection
+        Which requests count, and what is shown of them.
+    engine
+        One of `ENGINES`. A format that `arrow` has no columns for is read by `stdlib`.
+    max_keys
+        Most keys of a table that are kept, see `daskexec.logs.counts.bound`; 0: all.
     samples
-        The first malformed lines.
+        How many malformed lines are kept of a part.
     """
 
-    lines: dict[int, int] = field(default_factory=dict)
-    requests: int = 0
-    bytes_sent: int = 0
-    statuses: Counter[bytes] = field(default_factory=Counter)
-    hours: Counter[bytes] = field(default_factory=Counter)
-    paths: Counter[bytes] = field(default_factory=Counter)
-    path_bytes: Counter[bytes] = field(default_factory=Counter)
-    not_found: Counter[bytes] = field(default_factory=Counter)
-    clients: Counter[bytes] = field(default_factory=Counter)
-    referrers: Counter[bytes] = field(default_factory=Counter)
-    agents: Counter[bytes] = field(default_factory=Counter)
-    visitors: dict[bytes, dict[bytes, set[bytes]]] = field(default_factory=dict)
-    first: Stamp | None = None
-    last: Stamp | None = None
-    samples: list[Sample] = field(default_factory=list)
+    selection: Selection = field(default_factory=Selection)
+    engine: str = "auto"
+    max_keys: int = 0
+    samples: int = SAMPLES
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            known = ", ".join(ENGINES)
+            raise ValueError(f"no engine is called {self.engine!r}; there are {known}")
+        if self.max_keys < 0:
+            raise ValueError(f"max_keys must be 0 or more, not {self.max_keys}")
+
+    def check(self) -> None:
+        """Raise ValueError if the engine that is asked for is not installed here."""
+        if self.engine == "arrow" and not arrow_installed():
+            raise ValueError(
+                "the engine arrow needs numpy and pyarrow where the parts are read: "
+                "pip install 'daskexec[logs]'; or take the engine stdlib"
+            )
 
 
-_COUNTERS = (
-    "statuses", "hours", "paths", "path_bytes", "not_found", "clients", "referrers", "agents",
-)  # fmt: skip
+class Engine(Protocol):
+    """What counts blocks of whole lines into a tally."""
+
+    def add(self, block: bytes) -> None:
+        """Count a block's lines."""
+
+    def flush(self) -> None:
+        """Bring what was added into the tally."""
 
 
-def merge(into: Tally, other: Tally) -> Tally:
-    """Add `other`, a tally of other parts of the same file, to `into` and return `into`.
-
-    `other` must not be used afterwards: its tables may have become those of `into`.
-    """
-    for name in _COUNTERS:
-        mine, theirs = getattr(into, name), getattr(other, name)
-        if len(mine) < len(theirs):
-            mine, theirs = theirs, mine
-        mine.update(theirs)
-        setattr(into, name, mine)
-    into.lines.update(other.lines)
-    into.requests += other.requests
-    into.bytes_sent += other.bytes_sent
-    for day, them in other.visitors.items():
-        mine = into.visitors.setdefault(day, {})
-        for agent, clients in them.items():
-            if agent in mine:
-                mine[agent] |= clients
-            else:
-                mine[agent] = clients
-    into.first = min((s for s in (into.first, other.first) if s), default=None)
-    into.last = max((s for s in (into.last, other.last) if s), default=None)
-    into.samples = sorted(into.samples + other.samples)[:SAMPLES]
-    return into
-
-
-def tally_part(part: Part, format_name: str) -> Tally:
+def tally_part(part: Part, format_name: str, counting: Counting | None = None) -> Tally:
     """Read and count one part. Runs on the workers.
+
+    Parameters
+    ----------
+    part
+        What to read.
+    format_name
+        A format's ``name``.
+    counting
+        How; by default everything, by the best engine there is.
 
     Raises
     ------
     Unreadable
         With the reason, if the part cannot be read to its end.
+    ValueError
+        If the engine ``arrow`` was asked for and is not installed here.
     """
+    counting, form = counting or Counting(), find_format(format_name)
+    counting.check()
     try:
         with _collector_off():
-            return tally_blocks(read_blocks(part), FORMATS[format_name], part.ordinal)
+            blocks = read_blocks(part, block_size_for(form, counting.engine))
+            return tally_blocks(blocks, form, part.ordinal, counting)
     except READ_ERRORS as error:
         raise Unreadable(reason_of(error)) from error
 
@@ -150,139 +123,47 @@ def reason_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def tally_blocks(blocks: Iterable[bytes], form: LogFormat, ordinal: int = 0) -> Tally:
+def tally_blocks(
+    blocks: Iterable[bytes], form: LogFormat, ordinal: int = 0, counting: Counting | None = None
+) -> Tally:
     """Count the lines of blocks of whole lines, as `read_blocks` yields them."""
-    tally = Tally()
-    requests: Counter[bytes] = Counter()
-    visitors: dict[bytes, set[tuple[bytes, bytes]]] = {}
-    referrers = tally.referrers
-    lines = 0
+    counting = counting or Counting()
+    tally = Tally(lines={ordinal: 0}, max_keys=counting.max_keys)
+    engine = _engine(form, tally, ordinal, counting)
     for block in blocks:
-        rows = form.pattern.findall(block)
-        count = block.count(b"\n") + (not block.endswith(b"\n"))
-        if len(rows) < count and len(tally.samples) < SAMPLES:
-            tally.samples += _malformed(block, form, ordinal, lines, SAMPLES - len(tally.samples))
-        lines += count
-        if not rows:
-            continue
-        columns: list[Sequence[bytes]] = list(zip(*rows, strict=True))
-        clients, times, keys = columns[:3]
-        tally.requests += len(rows)
-        tally.clients.update(clients)
-        requests.update(keys)
-        if form.has_agent:
-            referrers.update(columns[3])
-            tally.agents.update(columns[4])
-        agents = columns[4] if form.has_agent else (b"",) * len(rows)
-        distinct = Counter(times)
-        _add_times(tally, distinct)
-        _add_visitors(visitors, {time[:11] for time in distinct}, times, clients, agents)
-    for nothing in (b"-", b""):
-        referrers.pop(nothing, None)
-    for day, pairs in visitors.items():
-        by_agent = tally.visitors[day] = {}
-        for client, agent in pairs:
-            by_agent.setdefault(agent, set()).add(client)
-    _take_apart(tally, requests)
-    tally.lines[ordinal] = lines
+        engine.add(block)
+    engine.flush()
+    if misfits := tally.lines[ordinal] - tally.requests - tally.excluded:
+        tally.misfits[ordinal] = misfits
     return tally
 
 
-def target_of(request: bytes) -> bytes:
-    """Return the path that a request line counts for.
+def block_size_for(form: LogFormat, engine: str = "auto") -> int:
+    """Bytes of a block that the engine for this format works on best."""
+    if not _by_columns(form, engine):
+        return BLOCK_SIZE
+    from daskexec.logs.engines.arrow import BLOCK_SIZE as LARGE
 
-    The target of ``METHOD TARGET HTTP/x`` or, as before HTTP/1.0, ``METHOD TARGET``;
-    of any other request (``-``, empty, binary, a target with spaces) the whole of it.
-    """
-    match = _REQUEST.fullmatch(request)
-    return match[1] if match else request
-
-
-def _take_apart(tally: Tally, requests: Counter[bytes]) -> None:
-    """Spread the keys ``GET /x HTTP/1.1" 200 512`` over the tables they stand for."""
-    targets: dict[bytes, bytes] = {}
-    for key, count in requests.items():
-        quoted, status, sent = key.rsplit(b" ", 2)
-        target = targets.get(quoted)
-        if target is None:
-            target = targets[quoted] = target_of(quoted[:-1])
-        tally.paths[target] += count
-        tally.statuses[status] += count
-        if status == b"404":
-            tally.not_found[target] += count
-        if sent != b"-" and (size := int(sent)):
-            tally.path_bytes[target] += size * count
-            tally.bytes_sent += size * count
+    return LARGE
 
 
-def _add_visitors(
-    visitors: dict[bytes, set[tuple[bytes, bytes]]],
-    days: set[bytes],
-    times: Sequence[bytes],
-    clients: Sequence[bytes],
-    agents: Sequence[bytes],
-) -> None:
-    for day in days:
-        visitors.setdefault(day, set())
-    if len(days) == 1:
-        visitors[days.pop()].update(zip(clients, agents, strict=True))
-        return
-    for time, client, agent in zip(times, clients, agents, strict=True):
-        visitors[time[:11]].add((client, agent))
+def _engine(form: LogFormat, tally: Tally, ordinal: int, counting: Counting) -> Engine:
+    settings = (form, tally, ordinal, counting.selection, counting.samples)
+    if not _by_columns(form, counting.engine):
+        return StdlibEngine(*settings)
+    from daskexec.logs.engines.arrow import ArrowEngine  # numpy and pyarrow may be missing
+
+    return ArrowEngine(*settings)
 
 
-def _add_times(tally: Tally, times: Counter[bytes]) -> None:
-    """Count a block's hours and widen `first` to `last`.
-
-    Zones may change from line to line, so text does not order the moments. Taking each
-    apart would cost more than the rest; but of the block's few pairs of hour and zone
-    only those matter that can hold an extreme.
-    """
-    pairs: Counter[tuple[bytes, bytes]] = Counter()
-    for time, count in times.items():
-        pairs[time[:14], time[21:]] += count
-    for (hour, _), count in pairs.items():
-        tally.hours[hour] += count
-    starts = {pair: _start_of(*pair) for pair in pairs}
-    # An hour lasts 3600 s, and more with the second 60 to 69 that the format admits.
-    low, high = min(starts.values()) + 3669, max(starts.values()) - 3669
-    if tally.first and low - 3669 > tally.first[0]:
-        low = -1
-    if tally.last and high + 2 * 3669 < tally.last[0]:
-        high = 1 << 62
-    wanted = {pair: at for pair, at in starts.items() if at <= low or at >= high}
-    stamps = [
-        (wanted[pair] + int(time[15:17]) * 60 + int(time[18:20]), time)
-        for time in times
-        if (pair := (time[:14], time[21:])) in wanted
-    ]
-    if stamps:
-        tally.first = min(stamps if tally.first is None else [tally.first, *stamps])
-        tally.last = max(stamps if tally.last is None else [tally.last, *stamps])
+def _by_columns(form: LogFormat, engine: str) -> bool:
+    return engine != "stdlib" and bool(form.columns) and arrow_installed()
 
 
-def _start_of(hour: bytes, zone: bytes) -> int:
-    """Seconds since the year 1, UTC, of ``17/May/2015:10`` in zone ``+0200``.
-
-    A day past the month's end (31/Feb) counts on into the next month.
-    """
-    month_start = date(int(hour[7:11]), MONTHS[hour[3:6]], 1).toordinal()
-    days = month_start + int(hour[:2]) - 1
-    offset = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
-    local = days * 86400 + int(hour[12:14]) * 3600
-    return local + offset if zone[:1] == b"-" else local - offset
-
-
-def _malformed(
-    block: bytes, form: LogFormat, ordinal: int, before: int, wanted: int
-) -> Iterator[Sample]:
-    """Find up to `wanted` lines of a block that do not fit, for the samples."""
-    for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), before + 1):
-        if not form.fits(line):
-            yield ordinal, number, line[:SAMPLE_BYTES], len(line)
-            wanted -= 1
-            if not wanted:
-                return
+@lru_cache(maxsize=1)
+def arrow_installed() -> bool:
+    """Whether numpy and pyarrow are installed here."""
+    return all(importlib.util.find_spec(name) is not None for name in ("numpy", "pyarrow"))
 
 
 # Threads share one collector: the first call in turns it off, the last one out on again.

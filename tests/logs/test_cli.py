@@ -20,7 +20,8 @@ import daskexec
 from daskexec.cli import cli
 from daskexec.logs import analyze
 from daskexec.logs.demo import write_demo
-from daskexec.logs.render import human_bytes, render
+from daskexec.logs.render import render
+from daskexec.logs.words import human_bytes
 from daskexec.select import SerialExecutor
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,12 @@ def test_an_unreadable_file_is_named() -> None:
         (("-e", "thread", "x.log"), "Did you mean 'threads'"),
         (("-e", "tcp://nowhere", "x.log"), "no complete address"),
         (("-w", "0", "x.log"), "--workers"),
-        (("--format", "json", "x.log"), "--format"),
+        (("--format", "xml", "x.log"), "--format"),
+        (("--format", "%h %Z", "x.log"), "character 4"),
+        (("--status", "40x", "x.log"), "5xx"),
+        (("--since", "today", "x.log"), "2015-05-17"),
+        (("--exclude-ip", "lan", "x.log"), "10.0.0.0/8"),
+        (("--max-keys", "0", "x.log"), "--max-keys"),
         (("--part-size", "many", "x.log"), "64MiB"),
         (("--top", "0", "x.log"), "--top"),
     ],
@@ -198,21 +204,27 @@ def run_with(patch: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 INTERRUPT = """
-take = job._take
-def interrupted(*args):
-    os.kill(os.getpid(), signal.SIGINT)
-    return take(*args)
-job._take = interrupted
+from daskexec.logs.counting import PartCounter
+settle, calls = PartCounter._settle, []
+def interrupted(self, future):
+    calls.append(settle(self, future))
+    if len(calls) == 3:
+        os.kill(os.getpid(), signal.SIGINT)
+PartCounter._settle = interrupted
 """
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("spec", ["serial", "threads", "processes"])
 def test_ctrl_c(made, spec: str) -> None:
-    """Ctrl-C ends with one clear line and exit status 130, without a traceback."""
-    result = run_with(INTERRUPT, "logs", "-e", spec, "--part-size", "2k", made.plain)
+    """Ctrl-C reports on what was counted, marked as partial, and ends with one clear line and
+    exit status 130, without a traceback."""
+    result = run_with(INTERRUPT, "logs", "-e", spec, "--part-size", "2k", "--json", made.plain)
     assert result.returncode == 130
-    assert result.stdout == ""
+    said = json.loads(result.stdout)
+    assert said["partial"] is True
+    assert 0 < said["totals"]["lines"] < made.lines
+    assert "report is of what had been counted" in result.stderr
     assert result.stderr.splitlines()[-1] == "Interrupted."
     assert "Traceback" not in result.stderr
 
@@ -220,7 +232,7 @@ def test_ctrl_c(made, spec: str) -> None:
 def test_a_broken_executor_is_told(made) -> None:
     """When the executor breaks, that is said in one line, exit status 1."""
     patch = "from concurrent.futures import BrokenExecutor\n"
-    patch += "def fail(*a): raise BrokenExecutor('a process died')\n"
+    patch += "def fail(*a, **k): raise BrokenExecutor('a process died')\n"
     patch += "job.tally_part = fail"
     result = run_with(patch, "logs", "-e", "threads", made.plain)
     assert result.returncode == 1

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskexec.logs import Report, analyze, decode_key
-from daskexec.logs.demo import differences, make_log, write_demo
+from daskexec.logs.demo import differences, write_demo
 from daskexec.logs.job import plan, run
 from daskexec.logs.keys import encode_key, show_key
 from daskexec.select import SerialExecutor
@@ -148,31 +148,7 @@ def test_real_logs_on_every_executor(any_executor: Executor, real_logs: Path) ->
     )
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("part_size", [64 << 20, 10_000, 1_000, 150])
-def test_the_demo_is_as_its_generator_counted(tmp_path: Path, seed: int, part_size: int) -> None:
-    """Every number over a made-up log is the generator's own, plain and compressed."""
-    demo = write_demo(tmp_path, seed=seed, lines=1_500, top=15)
-    for path in (demo.plain, demo.gzip):
-        report = analyze_here([path], part_size=part_size, top=15)
-        assert differences(demo, report) == []
-        assert report.malformed > 0
-    assert json.loads(Path(demo.expected).read_text()) == demo.expectation
-
-
-def test_the_demo_check_notices_a_difference(made) -> None:
-    """A report over something else does not pass for the made-up log's."""
-    empty = analyze_here([])
-    assert {line.split(":")[0] for line in differences(made, empty)} == set(made.expectation)
-
-
-def test_a_seed_gives_one_log() -> None:
-    """The same seed gives the same bytes, another one others."""
-    assert make_log(3, 200) == make_log(3, 200)
-    assert make_log(3, 200)[0] != make_log(4, 200)[0]
-
-
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32), lines=st.integers(0, 60), part_size=st.integers(1, 3_000))
 def test_any_demo_any_split(seed: int, lines: int, part_size: int) -> None:
     """Small made-up logs of any seed and length are counted right in parts of any size."""
@@ -267,7 +243,7 @@ def test_an_interrupted_call_ends_the_job(made, monkeypatch: pytest.MonkeyPatch)
     """A Ctrl-C that hits a call in the caller's own thread is raised before the next call."""
     calls: list[Any] = []
 
-    def interrupted(part: Any, form: str) -> None:
+    def interrupted(part: Any, *_: Any) -> None:
         calls.append(part)
         raise KeyboardInterrupt
 
@@ -309,9 +285,10 @@ def test_samples_have_the_line_numbers_of_the_file(tmp_path: Path) -> None:
         LINE % (b"1.1.1.1", 1, b"/", 200, 1) if n % 7 else b"bad %d\n" % n for n in range(100)
     ]
     path.write_bytes(b"".join(lines))
+    (tmp_path / "b.log").hardlink_to(path)  # another name, another log
     wanted = [n + 1 for n in range(0, 100, 7)]
     for part_size in (1, 64, 1_000, 1 << 20):
-        report = analyze_here([path, path], part_size=part_size)
+        report = analyze_here([path, tmp_path / "b.log"], part_size=part_size)
         assert report.malformed == 2 * len(wanted)
         assert [sample.number for sample in report.samples] == wanted[:10]
 
@@ -328,16 +305,6 @@ def test_keys_come_back(key: bytes) -> None:
 def test_shown_keys_cannot_steer_a_terminal(key: bytes) -> None:
     """What people see of a key is printable throughout."""
     assert show_key(key).isprintable()
-
-
-def test_json_keeps_its_shape() -> None:
-    """The JSON has a schema version and exactly the documented sections."""
-    said = json.loads(analyze_here([]).to_json())
-    assert said["schema_version"] == 1
-    assert set(said) == {
-        "schema_version", "files", "failed", "totals", "statuses", "status_classes", "hours",
-        "days", "top", "malformed_samples",
-    }  # fmt: skip
 
 
 def test_reports_pickle(made) -> None:

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -79,6 +80,114 @@ def test_a_truncated_file_is_an_error(tmp_path: Path, compress) -> None:
         list(read_blocks(part))
 
 
+COMPRESS = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zstd": lambda data: pytest.importorskip("zstandard").compress(data),
+}
+
+
+@settings(deadline=None)
+@given(
+    content=contents,
+    edges=st.sets(st.integers(1, 300), max_size=6),
+    block=st.integers(1, 40),
+    kind=st.sampled_from(sorted(COMPRESS)),
+)
+def test_shares_of_compressed_files_own_their_lines(
+    content: bytes, edges: set[int], block: int, kind: str
+) -> None:
+    """Wherever the content of a compressed file is cut, also beyond its end, the shares
+    together are the content, and each line is in the share in which it starts."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = written(folder, COMPRESS[kind](content))
+        ends = sorted(edges)
+        parts = [
+            Part(path, i, 0, 1, kind, begin, end)
+            for i, (begin, end) in enumerate(zip([0, *ends], [*ends, None], strict=True))
+        ]
+        read = [b"".join(read_blocks(part, block)) for part in parts]
+    assert b"".join(read) == content
+    at = 0
+    for part, data in zip(parts, read, strict=True):
+        if data:
+            last = at + data[:-1].rfind(b"\n") + 1
+            assert part.begin <= at
+            assert part.end is None or last < part.end
+        at += len(data)
+
+
+@pytest.mark.parametrize("kind", sorted(COMPRESS))
+def test_a_large_compressed_file_has_shares(tmp_path: Path, kind: str) -> None:
+    """As many calls as are wanted read a compressed file, each about as much; but not of one
+    that takes longer to decompress than to parse."""
+    path = tmp_path / "file"
+    content = b"".join(b"%d %d\n" % (n, n * n) for n in range(40_000))
+    path.write_bytes(COMPRESS[kind](content))
+    parts = cut(str(path), 10_000, shares=4)
+    read = [b"".join(read_blocks(part)) for part in parts]
+    assert b"".join(read) == content
+    assert sum(part.size for part in parts) == path.stat().st_size
+    assert len(parts) == (1 if kind == "bzip2" else 4)
+    assert all(abs(len(data) - len(content) / len(parts)) < len(content) / 8 for data in read)
+    assert len(cut(str(path), len(content), shares=4)) == 1
+
+
+def test_zstd_frames_one_after_the_other(tmp_path: Path) -> None:
+    """Frames that follow each other are one content; one that is cut off is an error."""
+    zstandard = pytest.importorskip("zstandard")
+    path = tmp_path / "file"
+    frames = [zstandard.compress(text) for text in (b"one\n", b"", b"two\n" * 99_999)]
+    path.write_bytes(b"".join(frames))
+    (part,) = cut(str(path))
+    assert b"".join(read_blocks(part)) == b"one\n" + b"two\n" * 99_999
+    path.write_bytes(b"".join(frames)[:-5])
+    with pytest.raises(EOFError, match="end-of-stream"):
+        list(read_blocks(part))
+
+
+def test_zstd_without_its_package_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where zstd cannot be read, the error has the command that helps."""
+    path = tmp_path / "file"
+    path.write_bytes(b"\x28\xb5\x2f\xfd....")
+    monkeypatch.setattr(sys, "version_info", (3, 13))
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    (part,) = cut(str(path))
+    with pytest.raises(OSError, match="pip install zstandard"):
+        list(read_blocks(part))
+
+
+@pytest.mark.parametrize("reader", ["isal", "gzip"])
+def test_damaged_gzip_is_an_error_of_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    """What the library that decompresses says of damaged data arrives as an error of reading."""
+    if reader == "isal":
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setitem(sys.modules, "isal.igzip", None)
+    path = tmp_path / "file"
+    data = gzip.compress(os.urandom(50_000))
+    path.write_bytes(data[:1_000] + bytes(5_000) + data[6_000:])
+    (part,) = cut(str(path))
+    with pytest.raises(READ_ERRORS):
+        list(read_blocks(part))
+
+
+def test_a_line_without_an_end_is_given_up(tmp_path: Path) -> None:
+    """Memory does not depend on how long a line is: one beyond all measure is an error, in
+    the part in which it starts and in those that look for its end."""
+    path = tmp_path / "file"
+    path.touch()
+    os.truncate(path, 200 << 20)
+    for part in (Part(str(path), 0, 0, 100 << 20), Part(str(path), 1, 100 << 20, 200 << 20)):
+        with pytest.raises(OSError, match="a line is longer than 64 MiB"):
+            list(read_blocks(part))
+
+
 def test_a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
     """A plain file that became shorter than its plan is not silently counted in part."""
     path = tmp_path / "file"
@@ -98,10 +207,10 @@ def test_an_empty_file_has_no_parts(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    """A folder, a device and a zstd file are refused with a reason."""
-    (tmp_path / "z").write_bytes(b"\x28\xb5\x2f\xfd....")
-    with pytest.raises(OSError, match="zstd"):
-        cut(str(tmp_path / "z"))
+    """A folder, a device and a pipe are refused with a reason, and nobody waits for a writer."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        cut(str(tmp_path / "pipe"))
     with pytest.raises(OSError, match="directory"):
         cut(str(tmp_path))
     with pytest.raises(OSError, match="not a regular file"):

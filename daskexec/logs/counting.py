@@ -1,0 +1,338 @@
+"""Parts of files counted by an executor, and their tallies merged on the way.
+
+Role: the one place of the log job that hands over the calls that read the files. Floor 10,
+part of the log job; it uses nothing of an executor but ``submit``, and that some take futures
+as arguments.
+
+::
+
+    PartCounter.drive, in the caller's thread            the executor
+      parts of the files, a window of them ---------> tally(part)
+      executor takes futures:                           |  stays where it was made
+        receipt(tally's future) ------------------------+-> how large it is
+        every 8 tallies: merge(their futures) ----------+-> one tally, where most of them are
+        at the end one tally, and only this one, comes here
+      executor takes none:
+        each tally comes here, and is merged as it comes
+
+So the client holds one tally, or none until the end, and a bounded number of calls. A file's
+tallies join the others' when all of its parts are counted: of a file that cannot be read to
+its end nothing is counted, whatever of it was.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import TimeoutError as FutureTimeout  # another one before Python 3.11
+from dataclasses import dataclass, field
+from typing import Any
+
+from daskexec import WorkerDied
+from daskexec.logs.inputs import place_of
+from daskexec.logs.split import READ_ERRORS, Part
+from daskexec.logs.tally import Tally, Unreadable, merge, reason_of
+
+__all__ = ["FAN_IN", "PartCounter", "Progress", "Receipt", "TallyPart"]
+
+TallyPart = Callable[[Part, str], Tally]
+"""Counts a part, in the format of a name; runs on the workers."""
+
+Progress = Callable[[int, int], None]
+"""Called in the caller's thread with the bytes done and the bytes in all, which are 0 where
+that is not known: after each part, and now and then while nothing comes in."""
+
+FAN_IN = 8
+"""How many tallies one call merges."""
+
+_WINDOW = max(32, 4 * (os.cpu_count() or 1))
+_REMOTE_WINDOW = 1024  # of calls whose results stay where they are: enough for 200 threads
+_HELD = 256 << 20  # bytes of stdin that are in calls at a time
+_HEARTBEAT = 0.25  # seconds
+_PATIENCE = 15.0  # seconds that what was counted is waited for when interrupted
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """How the counting of a file ended; `failure` says why it was given up."""
+
+    failure: str | None = None
+
+
+@dataclass(eq=False)
+class _File:
+    """A file that is being counted."""
+
+    format: str
+    parts: Iterator[Part]
+    done: Future[Receipt]
+    pending: int = 0  # calls
+    read: bool = False  # there are no more parts
+    failure: str | None = None
+    tallies: _Heap | None = None
+
+
+@dataclass
+class _Task:
+    file: _File
+    part: Part
+    tally: Future[Any]
+
+
+class PartCounter(Executor):
+    """Runs functions that list a file's parts, and counts these parts on another executor.
+
+    ``submit(function, ...)`` takes a function that returns the file's format and its parts, an
+    iterable, which is read as far as calls are wanted. Its future, a `Receipt`, is done
+    when the file is counted. All happens in `drive`, in the thread that calls it; the class
+    knows no locks and is for one thread.
+
+    Parameters
+    ----------
+    executor
+        Where the parts are counted and, if it takes futures as arguments, tallies merged.
+    tally
+        What counts a part.
+    progress, size
+        Told how many bytes of `size` are done.
+    window
+        Most calls pending; None: what suits the executor.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        tally: TallyPart,
+        progress: Progress | None = None,
+        size: int = 0,
+        window: int | None = None,
+    ) -> None:
+        self._executor, self._tally = executor, tally
+        self._tell, self._size, self._done = progress or (lambda done, size: None), size, 0
+        self._remote = bool(getattr(executor, "takes_futures", False))
+        self._window = window or (_REMOTE_WINDOW if self._remote else _WINDOW)
+        self._home = socket.gethostname()
+        self._files: deque[_File] = deque()  # whose parts are not all handed over
+        self._receipts: list[Future[Receipt]] = []
+        self._open: set[_File] = set()
+        self._pending: dict[Future[Any], _Task] = {}
+        self._held = 0  # bytes of content in pending calls
+        self._whole = self._heap()
+
+    def _heap(self) -> _Heap:
+        return _Tree(self._executor) if self._remote else _Pile()
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Count the file that ``fn(*args, **kwargs)`` tells, when `drive` comes to it."""
+        future: Future[Receipt] = Future()
+        future.set_running_or_notify_cancel()
+        form, parts = fn(*args, **kwargs)
+        file = _File(form, iter(parts), future, tallies=self._heap())
+        self._files.append(file)
+        self._receipts.append(future)
+        self._open.add(file)
+        return future
+
+    def drive(self, wanted: Future[Any]) -> None:
+        """Count until `wanted` is done, which other threads may do.
+
+        If it is interrupted or the executor breaks, calls not yet begun are cancelled.
+        """
+        self._tell(0, self._size)
+        try:
+            while not wanted.done():
+                self._hand_over()
+                some: Iterable[Future[Any]] = self._pending or [wanted]
+                finished, _ = wait(some, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    self._settle(future)
+                if not finished:
+                    self._tell(self._done, self._size)
+        finally:
+            for future, task in self._pending.items():
+                future.cancel()
+                task.tally.cancel()
+
+    def total(self) -> Tally:
+        """Everything that was counted of files counted wholly."""
+        whole = self._whole.total(None)
+        assert whole is not None  # it was waited for
+        return whole
+
+    def total_so_far(self) -> Tally | None:
+        """Everything that was counted, of files that are not done too; None if it does not come.
+
+        For when `drive` was interrupted: what the executor has merged is waited for some
+        seconds only.
+        """
+        for file in self._open:
+            if file.failure is None and file.tallies is not None:
+                self._whole.absorb(file.tallies)
+        self._open.clear()
+        return self._whole.total(_PATIENCE)
+
+    def receipts(self) -> list[Receipt]:
+        """Of all files, in order; those that are not done have no failure so far."""
+        return [done.result() if done.done() else Receipt() for done in self._receipts]
+
+    def _hand_over(self) -> None:
+        while self._files and len(self._pending) < self._window and self._held < _HELD:
+            file = self._files[0]
+            part = None
+            if file.failure is None:  # else the rest of the file need not be read
+                try:
+                    part = next(file.parts, None)
+                except READ_ERRORS as error:  # of stdin
+                    file.failure = reason_of(error)
+            if part is None:
+                self._files.popleft()
+                file.read = True
+                self._close(file)
+                continue
+            file.pending += 1
+            self._held += len(part.content or b"")
+            self._submit(file, part)
+
+    def _submit(self, file: _File, part: Part) -> None:
+        work = (self._tally, self._home, part, file.format)
+        submit: Callable[..., Future[Any]] = self._executor.submit
+        if not self._remote:
+            future = tally = submit(count_part, *work)
+        else:
+            tally = submit(count_packed, *work)
+            future = submit(len, tally)
+        self._pending[future] = _Task(file, part, tally)
+        if future.done():
+            # An executor that runs calls at submit: the progress moves, and a Ctrl-C that
+            # hit the call is raised here, not after the window's rest.
+            self._settle(future)
+
+    def _settle(self, future: Future[Any]) -> None:
+        task = self._pending.pop(future, None)
+        if task is None:
+            return  # it is what is wanted
+        file = task.file
+        file.pending -= 1
+        self._held -= len(task.part.content or b"")
+        try:
+            value = future.result()
+        except (Unreadable, WorkerDied) as error:
+            # Which part's failure arrives first is chance; the report must not show it.
+            reason = str(error)
+            file.failure = reason if file.failure is None else min(file.failure, reason)
+            file.tallies = None
+        else:
+            if file.tallies is not None and file.failure is None:
+                made: Any = task.tally if self._remote else value
+                file.tallies.add(made)
+        self._done += task.part.size
+        self._tell(self._done, self._size)
+        self._close(file)
+
+    def _close(self, file: _File) -> None:
+        if file.pending or not file.read:
+            return
+        if file.failure is None and file.tallies is not None:
+            self._whole.absorb(file.tallies)
+        file.tallies = None
+        self._open.discard(file)
+        file.done.set_result(Receipt(file.failure))
+
+
+# -- where tallies are merged ------------------------------------------------------------------
+
+
+class _Pile:
+    """Tallies merged here, as they come."""
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+
+    def add(self, tally: Tally) -> None:
+        self._tally = merge(self._tally, tally)
+
+    def absorb(self, other: _Heap) -> None:
+        assert isinstance(other, _Pile)
+        self.add(other._tally)
+
+    def total(self, timeout: float | None) -> Tally:
+        return self._tally
+
+
+@dataclass
+class _Tree:
+    """Futures of tallies, merged by calls of the executor, `FAN_IN` at a time."""
+
+    executor: Executor
+    levels: list[list[Future[bytes]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        # Before parts that wait: what is merged takes less room.
+        options = getattr(self.executor, "with_options", None)
+        if options is not None:
+            self.executor = options(priority=1)
+
+    def add(self, tally: Future[bytes], level: int = 0) -> None:
+        while len(self.levels) <= level:
+            self.levels.append([])
+        self.levels[level].append(tally)
+        if len(self.levels[level]) == FAN_IN:
+            group, self.levels[level] = self.levels[level], []
+            self.add(self._merged(group), level + 1)
+
+    def absorb(self, other: _Heap) -> None:
+        assert isinstance(other, _Tree)
+        for level, tallies in enumerate(other.levels):
+            for tally in tallies:
+                self.add(tally, level)
+
+    def total(self, timeout: float | None) -> Tally | None:
+        rest = [tally for level in self.levels for tally in level]
+        while len(rest) > 1:
+            rest = [*rest[FAN_IN:], self._merged(rest[:FAN_IN])]
+        self.levels = [rest]
+        if not rest:
+            return Tally()
+        try:
+            whole: Tally = pickle.loads(rest[0].result(timeout))
+        except FutureTimeout:
+            return None
+        return whole
+
+    def _merged(self, tallies: list[Future[bytes]]) -> Future[bytes]:
+        submit: Callable[..., Future[bytes]] = self.executor.submit
+        return submit(merge_packed, tallies)
+
+
+_Heap = _Pile | _Tree
+
+
+# -- on the workers ----------------------------------------------------------------------------
+
+
+def count_part(tally: TallyPart, home: str, part: Part, form: str) -> Tally:
+    """Count a part; an error says on which host, where that is not the client's."""
+    try:
+        return tally(part, form)
+    except Unreadable as error:
+        raise Unreadable(f"{error}{place_of(home)}") from error
+
+
+def count_packed(tally: TallyPart, home: str, part: Part, form: str) -> bytes:
+    """Count a part, and make the bytes that travel, once.
+
+    Who asks for their length only, or hands them on, need not make millions of keys of them.
+    """
+    return pickle.dumps(count_part(tally, home, part, form), pickle.HIGHEST_PROTOCOL)
+
+
+def merge_packed(tallies: list[bytes]) -> bytes:
+    """Merge tallies, one after the other, so that no more than two are unpacked."""
+    whole = Tally()
+    for packed in tallies:
+        whole = merge(whole, pickle.loads(packed))
+    return pickle.dumps(whole, pickle.HIGHEST_PROTOCOL)

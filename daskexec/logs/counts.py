@@ -1,0 +1,222 @@
+"""What is counted: a tally, how tallies are merged, and how they are kept small.
+
+Role: the one object that every engine fills and every report is made of. Floor 10, part of
+the log job; pure, runs anywhere.
+
+`merge` is associative and commutative, so that neither the executor nor the way the files
+are cut can be seen in a report. All keys are bytes, as they stand in the log.
+
+Memory goes with the distinct keys, not with the lines: about 300 bytes for each distinct
+client with its visits, and about 150 for each path, referrer or agent of usual length. Where
+that is too much, `bound` drops the rarest keys of a table above ``max_keys`` of them, and the
+tally says what was lost: see there. It then takes about 150 MB and 1,200 bytes times
+``max_keys`` for a process that reads or merges.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from operator import itemgetter
+
+from daskexec.logs.sketch import EMPTY, estimate, merged, with_keys
+
+__all__ = [
+    "MONTHS", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "bound", "merge",
+    "start_of_hour",
+]  # fmt: skip
+
+SAMPLES = 10
+"""How many malformed lines are kept as samples, the first ones."""
+
+SAMPLE_BYTES = 400
+"""How much of a sample is kept."""
+
+_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct",
+           b"Nov", b"Dec")  # fmt: skip
+MONTHS = {name: number for number, name in enumerate(_MONTHS, 1)}
+
+Stamp = tuple[int, bytes]
+"""A moment: seconds since the year 1 in UTC, and the same as written in the log."""
+
+Sample = tuple[int, int, bytes, int]
+"""A malformed line: part's ordinal, line number within the part from 1, text, full length."""
+
+Visitors = dict[bytes, dict[bytes, set[bytes]]]
+
+
+@dataclass
+class Tally:
+    """What was counted in some lines. A new one is the neutral element of `merge`.
+
+    Attributes
+    ----------
+    lines
+        By part's ordinal; makes absolute line numbers out of the samples' relative ones.
+    misfits
+        By part's ordinal: malformed lines, where there are any.
+    requests, bytes_sent
+        Lines that fit the format and were selected, and the bytes they sent.
+    excluded
+        Lines that fit the format and were left out by the selection.
+    statuses, paths, path_bytes, not_found, clients, referrers, agents, hosts
+        Requests by status code, path, path (summed bytes; above 0 only), path of those
+        answered 404, client, referrer (none: not counted), user agent, virtual host (where
+        the format has it).
+    hours
+        Requests by day and hour as written: ``17/May/2015:10``.
+    visitors
+        By day as written, then by user agent (``b""`` where the format has none): the
+        clients. So each agent crosses the wire once a day, and no pair is made twice.
+    first, last
+        Earliest and latest moment.
+    samples
+        The first malformed lines.
+    lost
+        By table, after `bound`: no count in it is more than this below the true one, and
+        no key that is missing has more. Empty: everything is exact.
+    max_keys
+        Most keys of a table that are kept, see `bound`; 0: all. Tallies that are merged have
+        the same, or none yet.
+    sketches
+        ``clients`` and ``visitors``, after `bound`: those that are no longer held one by
+        one.
+    """
+
+    lines: dict[int, int] = field(default_factory=dict)
+    misfits: dict[int, int] = field(default_factory=dict)
+    requests: int = 0
+    bytes_sent: int = 0
+    statuses: Counter[bytes] = field(default_factory=Counter)
+    hours: Counter[bytes] = field(default_factory=Counter)
+    paths: Counter[bytes] = field(default_factory=Counter)
+    path_bytes: Counter[bytes] = field(default_factory=Counter)
+    not_found: Counter[bytes] = field(default_factory=Counter)
+    clients: Counter[bytes] = field(default_factory=Counter)
+    referrers: Counter[bytes] = field(default_factory=Counter)
+    agents: Counter[bytes] = field(default_factory=Counter)
+    visitors: Visitors = field(default_factory=dict)
+    first: Stamp | None = None
+    last: Stamp | None = None
+    samples: list[Sample] = field(default_factory=list)
+    excluded: int = 0
+    hosts: Counter[bytes] = field(default_factory=Counter)
+    max_keys: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    sketches: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def distinct_clients(self) -> int:
+        """Distinct clients; an estimate (`sketch.STANDARD_ERROR`) where they have a sketch."""
+        if "clients" not in self.sketches:
+            return len(self.clients)
+        return estimate(with_keys(self.sketches["clients"], self.clients))
+
+    @property
+    def distinct_visitors(self) -> int:
+        """Distinct triples of day, user agent and client; as `distinct_clients`."""
+        if "visitors" not in self.sketches:
+            return _count_visitors(self.visitors)
+        return estimate(with_keys(self.sketches["visitors"], _visitor_keys(self.visitors)))
+
+    def widen(self, stamps: list[Stamp]) -> None:
+        """Move `first` and `last` so that they take in these moments."""
+        self.first = min([*stamps, self.first] if self.first else stamps, default=None)
+        self.last = max([*stamps, self.last] if self.last else stamps, default=None)
+
+
+_GROWING = ("paths", "path_bytes", "not_found", "clients", "referrers", "agents", "hosts")
+_COUNTERS = ("statuses", "hours", *_GROWING)
+
+
+def merge(into: Tally, other: Tally) -> Tally:
+    """Add `other`, a tally of other parts of the same file, to `into` and return `into`.
+
+    `other` must not be used afterwards: its tables may have become those of `into`. The sum
+    is bounded, see `bound`.
+    """
+    for name in _COUNTERS:
+        mine, theirs = getattr(into, name), getattr(other, name)
+        if len(mine) < len(theirs):
+            mine, theirs = theirs, mine
+        mine.update(theirs)
+        setattr(into, name, mine)
+    into.lines.update(other.lines)
+    into.misfits.update(other.misfits)
+    into.requests += other.requests
+    into.bytes_sent += other.bytes_sent
+    into.excluded += other.excluded
+    for day, them in other.visitors.items():
+        mine = into.visitors.setdefault(day, {})
+        for agent, clients in them.items():
+            if agent in mine:
+                mine[agent] |= clients
+            else:
+                mine[agent] = clients
+    into.widen([stamp for stamp in (other.first, other.last) if stamp])
+    into.samples = sorted(into.samples + other.samples)[:SAMPLES]
+    for name, lost in other.lost.items():
+        into.lost[name] = into.lost.get(name, 0) + lost
+    for name, sketch in other.sketches.items():
+        into.sketches[name] = merged(into.sketches.get(name, EMPTY), sketch)
+    into.max_keys = into.max_keys or other.max_keys
+    return bound(into)
+
+
+def bound(tally: Tally) -> Tally:
+    """Drop keys from the tables of `tally` that hold too many, and return it.
+
+    A table that holds more than twice ``max_keys`` loses its rarest keys, down to ``max_keys``;
+    the greatest count that went is added to ``lost[table]``. So every count that is shown
+    is at most ``lost`` too low, never too high, and a key that was never dropped has its
+    true count. Clients that go, and the visitors as a whole, go into a sketch, by which
+    their numbers are still told, with `daskexec.logs.sketch.STANDARD_ERROR`.
+
+    What is dropped depends on what is merged with what; with ``max_keys`` two runs may
+    differ by ``lost``. Without, they never differ.
+    """
+    max_keys = tally.max_keys
+    if not max_keys:
+        return tally
+    for name in _GROWING:
+        table: Counter[bytes] = getattr(tally, name)
+        if len(table) > 2 * max_keys:
+            rows = sorted(table.items(), key=itemgetter(1), reverse=True)
+            smaller: Counter[bytes] = Counter(dict(rows[:max_keys]))
+            gone = rows[max_keys:]
+            tally.lost[name] = tally.lost.get(name, 0) + gone[0][1]
+            if name == "clients":
+                before = tally.sketches.get(name, EMPTY)
+                tally.sketches[name] = with_keys(before, (key for key, _ in gone))
+            setattr(tally, name, smaller)
+    if _count_visitors(tally.visitors) > 2 * max_keys:
+        before = tally.sketches.get("visitors", EMPTY)
+        tally.sketches["visitors"] = with_keys(before, _visitor_keys(tally.visitors))
+        tally.visitors = {}
+    return tally
+
+
+def _count_visitors(visitors: Visitors) -> int:
+    return sum(len(clients) for day in visitors.values() for clients in day.values())
+
+
+def _visitor_keys(visitors: Visitors) -> Iterator[bytes]:
+    for day, agents in visitors.items():
+        for agent, clients in agents.items():
+            rest = b"\n%b\n%b" % (day, agent)  # no field holds a newline
+            for client in clients:
+                yield client + rest
+
+
+def start_of_hour(hour: bytes, zone: bytes) -> int:
+    """Seconds since the year 1, UTC, of ``17/May/2015:10`` in zone ``+0200``.
+
+    A day past the month's end (31/Feb) counts on into the next month.
+    """
+    month_start = date(int(hour[7:11]), MONTHS[hour[3:6]], 1).toordinal()
+    days = month_start + int(hour[:2]) - 1
+    offset = int(zone[1:3]) * 3600 + int(zone[3:5]) * 60
+    local = days * 86400 + int(hour[12:14]) * 3600
+    return local + offset if zone[:1] == b"-" else local - offset

@@ -1,0 +1,350 @@
+"""How the job uses executors: tallies merged where they are, interruption, plans, host names."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from daskexec import WorkerDied
+from daskexec.cli import cli
+from daskexec.logs import Report, analyze, hosts
+from daskexec.logs.counting import FAN_IN, merge_packed
+from daskexec.logs.demo import Demo, write_demo
+from daskexec.logs.job import JOB, Interrupted, plan, run
+from daskexec.logs.outline import merge_levels, outline
+from daskexec.logs.progress import showing, told
+from daskexec.logs.tally import Tally, tally_part
+from daskexec.select import SerialExecutor
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    return write_demo(tmp_path_factory.mktemp("job"), seed=3, lines=3_000)
+
+
+def analyze_here(files: list[Any], **options: Any) -> Report:
+    with SerialExecutor() as executor:
+        return analyze(files, executor, **options)
+
+
+class Remote(Executor):
+    """An executor that takes futures as arguments, and notes whose values are fetched."""
+
+    takes_futures = True
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(4)
+        self.calls: Counter[str] = Counter()
+        self.fetched: list[str] = []
+        self.priorities: list[int] = []
+        self.dead: set[str] = set()
+
+    def with_options(self, *, priority: int) -> Remote:
+        self.priorities.append(priority)
+        return self
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.calls[fn.__name__] += 1
+        return self._pool.submit(self._call, fn, args)  # oldest first: none waits for a later one
+
+    def _call(self, fn: Any, args: tuple[Any, ...]) -> Any:
+        for one in args:
+            if getattr(one, "path", None) in self.dead:
+                raise WorkerDied("count_packed", reason="killed by SIGKILL")
+        return fn(*[self._value(one) for one in args])
+
+    def _value(self, argument: Any) -> Any:
+        if isinstance(argument, list):
+            return [self._value(one) for one in argument]
+        return argument.result() if isinstance(argument, Future) else argument
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@pytest.mark.parametrize(("part_size", "parts"), [(1 << 20, 1), (60_000, 10), (6_000, 90)])
+def test_tallies_are_merged_where_they_are(made: Demo, part_size: int, parts: int) -> None:
+    """Where futures are arguments, tallies are merged by calls, some at a time and before other
+    calls, and the report is the same."""
+    wanted = analyze_here([made.plain]).to_json()
+    with Remote() as executor:
+        todo = plan([made.plain], part_size=part_size)
+        assert run(todo, executor).to_json() == wanted
+    number = len(todo.files[0][1])
+    assert number >= parts
+    assert executor.calls["count_packed"] == executor.calls["len"] == number
+    assert executor.calls["merge_packed"] <= -(-number // (FAN_IN - 1))
+    assert set(executor.priorities) == {1}
+
+
+def test_only_one_tally_comes_to_the_client(made: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all tallies the client unpacks the last one only."""
+    unpacked: list[str] = []
+    loads = pickle.loads
+
+    def noted(data: bytes) -> Any:
+        unpacked.append(threading.current_thread().name)
+        return loads(data)
+
+    monkeypatch.setattr("daskexec.logs.counting.pickle.loads", noted)
+    with Remote() as executor:
+        run(plan([made.plain], part_size=9_000), executor)
+    assert unpacked.count(threading.current_thread().name) == 1
+    assert len(unpacked) > 50
+
+
+def test_a_file_that_fails_is_in_no_tree(made: Demo, tmp_path: Path) -> None:
+    """Of a file that goes while it is read nothing is counted, though parts of it were: also
+    where its worker died. The others are."""
+    wanted = analyze_here([made.plain]).requests
+    names = [tmp_path / "shrinks.log", tmp_path / "kills.log"]
+    for name in names:
+        name.write_bytes(Path(made.plain).read_bytes())
+    todo = plan([names[0], made.plain, names[1]], part_size=20_000)
+    with names[0].open("r+b") as stream:
+        stream.truncate(100_000)
+    with Remote() as executor:
+        executor.dead = {str(names[1])}
+        report = run(todo, executor)
+    assert report.requests == wanted
+    reasons = {Path(failed.name).name: failed.reason for failed in report.failed}
+    assert "became shorter" in reasons["shrinks.log"]
+    assert "killed by SIGKILL" in reasons["kills.log"]
+
+
+def test_merging_takes_any_order() -> None:
+    """Merging packed tallies is merging them, also of none."""
+    assert pickle.loads(merge_packed([])) == Tally()
+    one = Tally(requests=1, paths=Counter({b"/": 1}))
+    two = Tally(requests=2, paths=Counter({b"/": 1, b"/x": 1}))
+    packed = [pickle.dumps(tally) for tally in (one, two)]
+    assert pickle.loads(merge_packed(packed)) == pickle.loads(merge_packed(packed[::-1]))
+    assert pickle.loads(merge_packed(packed)).paths == {b"/": 2, b"/x": 1}
+
+
+# -- interruption -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["serial", "threads", "remote"])
+def test_what_was_counted_is_reported(tmp_path: Path, kind: str) -> None:
+    """An interrupted job has a report of what was counted by then, marked as partial; malformed
+    lines whose number is not known are left out of it; what had not begun is not run."""
+    path = tmp_path / "log"
+    line = b'1.1.1.1 - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 9 "-" "ua"\n'
+    path.write_bytes((line + b"bad\n") * 1_000)
+    counted: list[Any] = []
+
+    def tally(part: Any, form: str) -> Tally:
+        counted.append(part)
+        return tally_part(part, form)
+
+    def progress(done: int, size: int) -> None:
+        if done >= size // 4:
+            raise KeyboardInterrupt
+
+    make = {"serial": SerialExecutor, "threads": lambda: ThreadPoolExecutor(2), "remote": Remote}
+    todo = plan([path], part_size=790)
+    with make[kind]() as executor, pytest.raises(Interrupted) as caught:
+        run(todo, executor, progress=progress, tally=tally, window=8)
+    report = caught.value.report
+    assert report is not None
+    assert report.partial
+    assert json.loads(report.to_json())["partial"] is True
+    assert 0 < report.requests < 1_000
+    assert report.lines == report.requests + report.malformed
+    assert all(sample.number % 2 == 0 for sample in report.samples)
+    assert len(counted) < len(todo.files[0][1])
+
+
+def test_lines_after_a_gap_have_no_number(tmp_path: Path) -> None:
+    """Where the first part was not counted when the job was interrupted, no malformed line is
+    shown: its number is not known."""
+    path = tmp_path / "log"
+    line = b'1.1.1.1 - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 9 "-" "ua"\n'
+    path.write_bytes((line + b"bad\n") * 1_000)
+    release = threading.Event()
+
+    def tally(part: Any, form: str) -> Tally:
+        if part.ordinal == 0:
+            release.wait(30)
+        return tally_part(part, form)
+
+    def progress(done: int, size: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with ThreadPoolExecutor(2) as executor:
+        with pytest.raises(Interrupted) as caught:
+            run(plan([path], part_size=7_900), executor, progress=progress, tally=tally)
+        release.set()
+    report = caught.value.report
+    assert report is not None
+    assert report.malformed > 0
+    assert report.samples == ()
+
+
+def test_a_broken_executor_is_raised(made: Demo) -> None:
+    """What breaks the whole executor ends the job."""
+
+    def tally(part: Any, form: str) -> Tally:
+        raise BrokenExecutor("gone")
+
+    with SerialExecutor() as executor, pytest.raises(BrokenExecutor, match="gone"):
+        run(plan([made.plain]), executor, tally=tally)
+
+
+# -- plans ------------------------------------------------------------------------------------
+
+
+def test_a_plan_of_forty_gigabytes(made: Demo, tmp_path: Path) -> None:
+    """--dry-run says files, parts, merge tree and what would cross the wire, of 40 GB that are
+    not read."""
+    head = Path(made.plain).read_bytes()
+    for number in range(40):
+        path = tmp_path / f"{number}.log"
+        path.write_bytes(head)
+        with path.open("r+b") as stream:
+            stream.truncate(1_000_000_000)  # sparse: takes no room
+    words = ["logs", "-e", "processes", "--dry-run", str(tmp_path)]
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 0, result.stderr
+    assert "40 files, 40.0 GB as they lie on disk: 600 parts, a call each" in result.stdout
+    assert "and 20 more" in result.stdout
+    assert "tallies merged here, as they come: 600 -> 1" in result.stdout
+    said = outline(plan([tmp_path]), remote=True)
+    assert "8 at a time: 600 -> 75 -> 10 -> 2 -> 1" in said
+    assert "to the workers: " in said
+    assert "between workers, at most: " in said
+    assert "one tally" in said
+
+
+def test_a_plan_without_lines(tmp_path: Path) -> None:
+    """A plan of nothing, and one of an empty file, can be told."""
+    (tmp_path / "empty").touch()
+    assert outline(plan([]), remote=True).startswith("0 files, 0 B")
+    assert "0 parts" in outline(plan([tmp_path / "empty"]), remote=False)
+    result = CliRunner().invoke(cli, ["logs", "--dry-run", str(tmp_path / "gone")])
+    assert result.exit_code == 1
+    assert "No such file" in result.stderr
+
+
+@pytest.mark.parametrize(("number", "levels"), [(0, [0]), (1, [1]), (8, [8, 1]), (9, [9, 2, 1])])
+def test_levels_of_the_tree(number: int, levels: list[int]) -> None:
+    """The levels go down to one tally."""
+    assert merge_levels(number) == levels
+
+
+def test_the_graph_says_what_it_is() -> None:
+    """The job is a graph: its stages are properties, whatever a run is given of them."""
+    assert {"paths", "tallies", "totals", "tables", "host_names", "report"} <= set(JOB)
+    run = JOB.on(SerialExecutor(), totals=Tally(), tallies=[], plan=plan([]), top=3)
+    assert run["tables"].requests == 0
+    assert '"tallies"' in JOB.to_dot()
+
+
+# -- progress ---------------------------------------------------------------------------------
+
+
+class Stream(io.StringIO):
+    """A stream that is, or is not, a terminal."""
+
+    def __init__(self, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+@pytest.mark.parametrize("wanted", [None, False, True])
+def test_progress_elsewhere_than_on_a_terminal(
+    wanted: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is no terminal the progress is shown when it is asked for, a line now and
+    then; elsewhere not at all."""
+    clock = iter(range(0, 1_000, 3))
+    monkeypatch.setattr("daskexec.logs.progress.time.monotonic", lambda: float(next(clock)))
+    stream = Stream(terminal=False)
+    with showing(stream, wanted) as tell:
+        assert (tell is None) == (not wanted)
+        if tell is not None:
+            for done in range(10):
+                tell(done * 10**9, 10**10)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == (5 if wanted else 0)
+    assert not wanted or lines[0].startswith("reading: 1.00 GB of 10.0 GB (10 %), ")
+
+
+@pytest.mark.parametrize(("wanted", "shown"), [(None, True), (True, True), (False, False)])
+def test_progress_on_a_terminal(wanted: bool | None, shown: bool) -> None:
+    """On a terminal there is a bar with bytes, rate and time left, unless it is not wanted; it
+    is gone at the end."""
+    stream = Stream(terminal=True)
+    with showing(stream, wanted) as tell:
+        if tell is not None:
+            tell(0, 0)  # not known: it pulses
+            tell(25_000_000, 100_000_000)
+    assert ("25.0/100.0 MB" in stream.getvalue()) == shown
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "line"),
+    [
+        (0, 0, 0.0, "reading: 0 B, 0 B/s"),
+        (5 * 10**9, 0, 10.0, "reading: 5.00 GB, 500 MB/s"),
+        (10**9, 10**13, 1.0, "reading: 1.00 GB of 10.0 TB (0 %), 1.00 GB/s, 2:46:39 left"),
+    ],
+)
+def test_progress_in_a_line(done: int, total: int, seconds: float, line: str) -> None:
+    """A line tells bytes, share, rate and time left, as far as they are known."""
+    assert told(done, total, seconds) == line
+
+
+# -- host names -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """A name server that knows 10.0.0.1 and does not answer for 10.0.0.2 until it is let."""
+    answer = threading.Event()
+
+    def ask(address: str) -> tuple[str, list[str], list[str]]:
+        if address == "10.0.0.2":
+            answer.wait(30)
+        if address != "10.0.0.1":
+            raise OSError("not known")
+        return "one.example", [], [address]
+
+    monkeypatch.setattr(hosts.socket, "gethostbyaddr", ask)
+    yield answer
+    answer.set()
+    for thread in threading.enumerate():
+        if thread.name == "daskexec-host-name":
+            thread.join(30)
+
+
+def test_host_names_of_top_clients(names: threading.Event, tmp_path: Path) -> None:
+    """Names are looked up from here, whatever the executor; who has none, or whose name does not
+    come in time, stays an address. A client that is no address is not asked for."""
+    line = b'%b - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 9 "-" "ua"\n'
+    path = tmp_path / "log"
+    path.write_bytes(b"".join(line % c for c in [b"10.0.0.1", b"10.0.0.2", b"10.0.0.3", b"host"]))
+    with Remote() as executor:
+        report = analyze([path], executor, resolve=0.3)
+        assert "host_name" not in executor.calls
+    assert report.host_names == {b"10.0.0.1": "one.example"}
+    assert json.loads(report.to_json())["host_names"] == {"10.0.0.1": "one.example"}
+    names.set()
+    result = CliRunner().invoke(cli, ["logs", "-e", "serial", "--resolve", str(path)])
+    assert "10.0.0.1  one.example" in result.stdout
+    assert "one.example" not in analyze_here([path]).to_json()
