@@ -208,7 +208,7 @@ def _mark(ticket: Ticket, stage: int) -> None:
         _board.mark(ticket.slot, stage)
 
 
-def _report(worker: Any, ticket: Ticket, began: float) -> None:
+def _report(worker: Any, ticket: Ticket) -> None:
     """Tell the client that the task is running, and on its way out when the worker is worn."""
     message: dict[str, Any] = {
         "daskexec": ticket.executor,
@@ -217,7 +217,7 @@ def _report(worker: Any, ticket: Ticket, began: float) -> None:
         "name": str(worker.name),
         "pid": os.getpid(),
         "host": platform.node(),
-        "began": began,
+        "began": _began_at(ticket.key),
     }
     remaining = seconds_left(worker)
     if remaining is not None:
@@ -226,6 +226,13 @@ def _report(worker: Any, ticket: Ticket, began: float) -> None:
         message["worn"] = True
         worker.loop.add_callback(_pause, worker)
     worker.log_event(ticket.topic, message)
+
+
+def _began_at(key: str) -> float:
+    """Return when a task began that may still run, by the wall clock."""
+    with _lock:
+        watch = _under_way.get(key)
+    return time.time() - (time.perf_counter() - watch.run.started) if watch is not None else 0.0
 
 
 def _pause(worker: Any) -> None:
@@ -254,7 +261,7 @@ class _Watch:
     def start(self) -> None:
         """Say that the task runs: not at once, since most are over before it is heard."""
         if self.run.ticket.max_calls:
-            _report(self.worker, self.run.ticket, time.time())
+            _report(self.worker, self.run.ticket)
         self.worker.loop.add_callback(self._start)
 
     def _start(self) -> None:
@@ -264,8 +271,7 @@ class _Watch:
     def _say(self) -> None:
         if not self.run.over:
             if not self.run.ticket.max_calls:
-                began = time.time() - (time.perf_counter() - self.run.started)
-                _report(self.worker, self.run.ticket, began)
+                _report(self.worker, self.run.ticket)
             self._again()
 
     def _again(self) -> None:

@@ -31,14 +31,14 @@ def own() -> Iterator[DaskExecutor]:
         yield executor
 
 
-def sorts_deep(executor: DaskExecutor) -> bool:
-    values = [random.random() for _ in range(3000)]
+def sorts_deep(executor: DaskExecutor, size: int = 200) -> bool:
+    values = [random.random() for _ in range(size)]
     return executor.submit(calls.quicksort, values, 8).result(LIMIT) == sorted(values)
 
 
 def test_deep_recursion(own: DaskExecutor) -> None:
     """A quicksort of depth 8 with two calls at each step finishes on one thread."""
-    assert sorts_deep(own)
+    assert sorts_deep(own, 3000)  # 500 calls, of which 200 wait at once
 
 
 def test_deep_recursion_elsewhere(tmp_path: Path) -> None:
