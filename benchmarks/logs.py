@@ -3,8 +3,9 @@
 Whole programs, from the command line to the report on a file that lies in the page cache, one
 at a time, in rounds. All make the same panels: hits by hour and day, status codes, and the top
 ten of paths, paths by bytes, paths not found, clients, referrers and user agents (GoAccess: of
-browsers, which is cheaper for it), and unique visitors. Memory is the proportional set size of all processes of a program together, looked at
-ten times a second; `start` is the same program on a log of one line.
+browsers, which is cheaper for it), and unique visitors. Memory is the proportional set size of
+all processes of a program together, looked at ten times a second; `start` is the same program on
+a log of one line.
 
 The log is made up here, from a seed: lines of the shape of a public sample (a small site in
 2015; about 190 bytes a line), with addresses, times and query strings drawn anew for each line.
@@ -162,8 +163,9 @@ class Side:
 
 def _goaccess(log: Path, workers: int, folder: Path) -> list[str]:
     return [
-        "goaccess", str(log), "--log-format=COMBINED", "--no-global-config", "--no-progress", *(f"--ignore-panel={panel}" for panel in _PANELS),
-        "--enable-panel=REFERRERS", "-o", str(folder / "goaccess.json"),
+        "goaccess", str(log), "--log-format=COMBINED", "--no-global-config", "--no-progress",
+        *(f"--ignore-panel={panel}" for panel in _PANELS), "--enable-panel=REFERRERS",
+        "-o", str(folder / "goaccess.json"),
     ]  # fmt: skip
 
 
