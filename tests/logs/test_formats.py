@@ -114,6 +114,7 @@ def test_wrong_formats_are_told(text: str, said: str) -> None:
         find_format(text)
 
 
+@pytest.mark.timeout(60)  # hours, if going back and forth
 @pytest.mark.parametrize(
     "spec", ['%h %l %u %t "%r" %>s %b %{Cookie}i', CUSTOM[1][0], CUSTOM[2][0]]
 )
