@@ -302,7 +302,10 @@ class Report:
 
 
 def _highest(counts: Counter[bytes], number: int) -> list[Row]:
-    return heapq.nsmallest(number, counts.items(), key=lambda row: (-row[1], row[0]))
+    # By numbers alone first, which is quick; the keys decide among few.
+    least = min(heapq.nlargest(number, counts.values()), default=0)
+    rows = [row for row in counts.items() if row[1] >= least]
+    return heapq.nsmallest(number, rows, key=lambda row: (-row[1], row[0]))
 
 
 def _inexact(tally: Tally) -> dict[str, float]:

@@ -4,7 +4,7 @@ Role: blocks of whole lines into a tally, about three times as fast as `stdlib`.
 numpy and pyarrow. Floor 10, part of the log job; runs on the workers, in any thread or
 process; most of its time is spent outside the interpreter's lock.
 
-Of 64 MiB of lines (16, where keys are bounded) each column becomes numbers for its distinct values
+Of 32 MiB of lines (16, where keys are bounded) each column becomes numbers for its distinct values
 (``dictionary_encode``); everything else counts numbers (``bincount``, ``sort``). Fields are
 not copied: an array's offsets are begin, end, begin, end, ... in the block itself, and what
 lies between two fields is null. Python sees distinct values only. Lines that are not
@@ -33,6 +33,8 @@ __all__ = ["BLOCK_SIZE", "ArrowEngine"]
 
 BLOCK_SIZE = 4 << 20
 """Bytes of a block that it works on best."""
+
+_BATCH = 32 << 20  # bytes of lines that are held until their distinct values are found
 
 _TIME = re.compile(TIME)
 _HOST = re.compile(rb"([^ \n]+):[0-9]{1,5}")
@@ -126,7 +128,7 @@ class ArrowEngine:
         self._selection = selection or Selection()
         self._samples = samples
         self._slow = StdlibEngine(form, tally, ordinal, selection, samples)
-        self._batch, self._flush_at = _Batch(), flush_bytes(tally)
+        self._batch, self._flush_at = _Batch(), min(_BATCH, flush_bytes(tally))
 
     def add(self, block: bytes) -> None:
         """Count a block's lines; the block ends where a line does."""
@@ -160,7 +162,7 @@ class ArrowEngine:
                 self._slow.sample(numbers[n], lines[n])
                 for n, _ in zip(bad, range(self._samples), strict=False)
             ]
-            # Of the same 64 MiB, odd ones that only a flush finds may come before others.
+            # Of one batch, odd ones that only a flush finds may come before others.
             self._tally.samples = sorted(self._tally.samples + found)[: self._samples]
         self._slow.add_rows(rows)
 

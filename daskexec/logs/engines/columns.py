@@ -281,7 +281,7 @@ def _number(text: _Block, at: Ints) -> tuple[Ints, Ints, Bools]:
         more, further = _digits(text, np.where(near, at[long] + 8, 0))
         value[long] = value[long] * 10**further + more
         length[long] += further
-        # Longer ones are odd: a sum over 64 MiB of lines must stay below 2**63.
+        # Longer ones are odd: a sum over a batch of lines must stay below 2**63.
         good[long] = near & (further < 5)
     dash = (length == 0) & (text.bytes[at] == _DASH)
     length += dash
