@@ -281,7 +281,7 @@ def rendered(path: str, width: int = 80, encoding: str = "utf-8") -> str:
     return raw.getvalue().decode(encoding)
 
 
-@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 200])
 def test_lines_fit_the_width(made, width: int) -> None:
     """No line of the text is wider than the terminal, nor than 120 columns."""
     assert max(map(len, rendered(made.plain, width).splitlines())) <= min(width, 120)

