@@ -15,7 +15,6 @@ objects are for `daskexec._placing`):
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
-- ``Client._gather_future``, to get rid of one that was cancelled.
 - ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
   ``add_done_callback`` runs all callbacks of a process one after the other on one thread.
@@ -27,22 +26,22 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import pickle
 import threading
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
-from distributed import Client, Future
+from distributed import Future
 from distributed.scheduler import KilledWorker
 from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle, CodePlugin
+from daskexec._fetching import Fetching
+from daskexec._hub import Hub
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
+from daskexec._messages import Done, Ends, Failed, Lost, Surveyed, Threads
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -98,13 +97,8 @@ class DaskBackend:
 
     #: Seconds between two looks at the connection and the number of threads.
     PULSE = 1.0
-    #: Seconds after which results that are here are released. Dask sends at most one message
-    #: every 10 ms: a release on its own would hold up the call submitted right after it.
-    RELEASE_DELAY = 0.05
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
-    #: Transfers of results that may be under way at the same time.
-    TRANSFERS = 4
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
@@ -112,9 +106,6 @@ class DaskBackend:
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
     TIME = "a worker with more of its lifetime left"
-    #: Seconds for which transfers that fail are tried again, and between two attempts. A
-    #: network that is cut breaks them first; that the scheduler is lost shows later.
-    RETRY_FOR, RETRY_AFTER = 60.0, 1.0
 
     def __init__(
         self,
@@ -137,14 +128,9 @@ class DaskBackend:
         self._comm = client.scheduler_comm
         # Entered by send(); otherwise touched on the loop only.
         self._futures: dict[str, RemoteFuture] = {}
-        self._fresh: list[RemoteFuture] = []
-        self._spent: list[RemoteFuture] = []
         self._needs: dict[str, _Need] = {}
         self._placing = Placing(client, executor, self.alive, direct, coming)
-        self._transfers = 0
-        self._failing_since: float | None = None  # transfers
-        self._failed_last = 0.0
-        self._fetching: set[Any] = set()
+        self._fetching = Fetching(self, client, direct)
         self._lost = False
         self._closed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -302,6 +288,10 @@ class DaskBackend:
                 f"{bundle.origin}; some may be paused or cut off"
             ) from None
 
+    def report(self, message: Any) -> None:
+        """Report a message of the workers."""
+        self._report(message)
+
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
         with self._gate_lock:
@@ -356,7 +346,7 @@ class DaskBackend:
     # -- on the client's loop --------------------------------------------------------------
 
     async def _start(self, initializer: bytes | None) -> None:
-        _Hub.of(self.client).join(self)
+        Hub.of(self.client).join(self)
         if self._survey is not None:
             workers = [*await self.client.nthreads(asynchronous=True)]
             await self._survey.begin(workers)
@@ -383,14 +373,14 @@ class DaskBackend:
             ) from exc
 
     async def _hold(self, on: bool) -> None:
-        self._holding = on
+        self._holding = self._fetching.holding = on
         if not on:
             self._held.clear()
-            self._release()
+            self._fetching.release()
 
     async def _adopt(self, topic: str, keys: list[str]) -> None:
         client, noted, asked = self.client, asyncio.Event(), f"{topic}-{self.topic}"
-        client.subscribe_topic(topic, _Hub.of(client)._on_event)
+        client.subscribe_topic(topic, Hub.of(client).on_event)
         futures: dict[str, RemoteFuture] = {key: Future(key, client) for key in keys}
         client._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
         # Messages of a client are handled in order: once it hears of this topic, so was that.
@@ -481,7 +471,7 @@ class DaskBackend:
         return await self.client.scheduler.identity(n_workers=-1)
 
     def _watch(self, future: RemoteFuture) -> None:
-        self._release()
+        self._fetching.release()
         self._spawn(self._wait(future))
 
     async def _wait(self, future: RemoteFuture) -> None:
@@ -496,10 +486,7 @@ class DaskBackend:
             if await self._supply_again(future):
                 return
         if status == "finished":
-            self._fresh.append(future)
-            if self._transfers < self.TRANSFERS:
-                self._transfers += 1
-                self._spawn(self._fetch())
+            self._fetching.fetch(future)
         elif status == "error":
             self._drop(future.key)
             self._report(Failed(future.key, future._state.exception))
@@ -518,7 +505,7 @@ class DaskBackend:
             self._held.append(future)
         return future
 
-    # -- large objects: each a Dask value of its own, on the client's loop -------------------
+    # -- large objects: each a Dask value of its own, on the client's loop ---------------------
 
     def _spawn_supply(self, need: _Need) -> None:
         if self._needs.get(need.ticket.key) is need and not self._closed:
@@ -531,15 +518,15 @@ class DaskBackend:
             need.placed = [
                 await self._placing.place(large, self._tasks_with(large)) for large in need.large
             ]
-            self._failing_since = None
+            self._fetching.worked()
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
             future = self._submit(need.ticket, need.options, need.ahead, need.where, need.placed)
         except Exception as exc:
             if not self.alive():
                 self._lose()
-            elif self._try_again(exc):
-                self._loop.call_later(self.RETRY_AFTER, self._spawn_supply, need)
+            elif self._fetching.try_again(exc):
+                self._loop.call_later(Fetching.RETRY_AFTER, self._spawn_supply, need)
             elif self._needs.get(key) is need:
                 self._drop(key)
                 self._report(Failed(key, exc))
@@ -578,92 +565,55 @@ class DaskBackend:
             self._spawn_supply(need)
         return True
 
-    async def _fetch(self) -> None:
-        batch: dict[str, RemoteFuture] = {}
-        task = asyncio.current_task()
-        self._fetching.add(task)
-        try:
-            await asyncio.sleep(0)  # results that arrived in the same message come along
-            while self._fresh and not self._lost:
-                batch = {f.key: f for f in self._fresh if f.key in self._futures}
-                self._fresh = []
-                found = await self.client.gather(
-                    batch, errors="skip", direct=self._direct, asynchronous=True
-                )
-                self._failing_since = None
-                for key, outcome in found.items():
-                    self._deliver(batch[key], outcome)
-        except asyncio.CancelledError:
-            if self._closed:
-                raise
-            for future in batch.values():  # see retry_transfers
-                self._loop.call_later(self.AFTER_DEATH, self._wait_again, future)
-        except Exception as exc:
-            if not self.alive():
-                self._lose()
-                return
-            if self._try_again(exc):
-                for future in batch.values():
-                    self._loop.call_later(self.RETRY_AFTER, self._wait_again, future)
-                return
-            for key in batch:
-                if self._drop(key) is not None:
-                    self._report(Failed(key, exc))
-        finally:
-            self._fetching.discard(task)
-            self._transfers -= 1
-
-    def _try_again(self, error: Exception) -> bool:
-        """Tell whether a transfer that failed is to be tried again."""
-        if not isinstance(error, (OSError, asyncio.TimeoutError)):
-            return False
-        now, before = self._loop.time(), self._failed_last
-        self._failed_last = now
-        if self._failing_since is None or now - before > self.RETRY_FOR:  # that is past
-            self._failing_since = now
-        return now - self._failing_since < self.RETRY_FOR
+    # -- for the transfers -----------------------------------------------------------------
 
     def retry_transfers(self) -> None:
         """Start the transfers that are under way anew, since a worker has died.
 
-        On the client's loop. Dask would go on trying to reach the dead one for 30 s.
+        On the client's loop.
         """
-        for task in self._fetching:
-            task.cancel()
-        self._loop.call_soon(self._forget_cancelled_gather)
+        self._fetching.again()
 
-    def _forget_cancelled_gather(self) -> None:
-        # A gather cancelled before its first step stays behind for others to attach to.
-        gather = self.client._gather_future
-        if gather is not None and gather.cancelled():
-            self.client._gather_future = None
+    def over(self) -> bool:
+        """Tell whether nothing is to be fetched any more."""
+        return self._lost or self._closed
 
-    def _wait_again(self, future: RemoteFuture) -> None:
+    def ended(self) -> None:
+        """Take note that the connection is lost."""
+        self._lose()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine that ends with the backend."""
+        return self._spawn(work)
+
+    def to_fetch(self, future: RemoteFuture) -> bool:
+        """Tell whether somebody still waits for it."""
+        return future.key in self._futures
+
+    def wait_again(self, future: RemoteFuture) -> None:
+        """Fetch a result when it is there."""
         if future.key in self._futures and not self._closed:
             self._spawn(self._wait(future))
 
-    def _deliver(self, future: RemoteFuture, outcome: Outcome | None) -> None:
+    def failed(self, key: str, error: BaseException) -> None:
+        """Take note that a result cannot be fetched."""
+        if self._drop(key) is not None:
+            self._report(Failed(key, error))
+
+    def deliver(self, future: RemoteFuture, outcome: Outcome | None) -> None:
+        """Take what has arrived."""
         if not isinstance(outcome, Outcome):  # its worker was lost meanwhile: wait again
-            self._wait_again(future)
+            self.wait_again(future)
             return
         if self._drop(future.key) is not None:
             self._report(Done(future.key, outcome))
-            if not self._spent:
-                self._loop.call_later(self.RELEASE_DELAY, self._release)
-            self._spent.append(future)
+            self._fetching.spent(future)
 
-    def _told(self, key: str, outcome: Outcome) -> None:
+    def told(self, key: str, outcome: Outcome) -> None:
         """Take an outcome that came with an event, ahead of Dask's word that it is there."""
         future = self._futures.get(key)
         if future is not None:
-            self._deliver(future, outcome)
-
-    def _release(self) -> None:
-        if self._holding:
-            return
-        spent, self._spent = self._spent, []
-        for future in spent:
-            future.release()
+            self.deliver(future, outcome)
 
     async def _withdraw(self, keys: list[str]) -> set[str]:
         with self._gate_lock:
@@ -730,7 +680,7 @@ class DaskBackend:
 
     async def _close(self) -> None:
         self._closed = True
-        _Hub.of(self.client).leave(self)
+        Hub.of(self.client).leave(self)
         if self._survey is not None:
             await self._survey.end()
         for task in self._tasks:
@@ -740,7 +690,7 @@ class DaskBackend:
         self._futures.clear()
         self._needs.clear()
         self._placing.clear()
-        self._release()
+        self._fetching.release()
         if self._holding:
             return  # the initializer is another's now, and so is the code that was brought
         for name in self._plugins if self.client.status == "running" else ():
@@ -751,67 +701,3 @@ class DaskBackend:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-class _Hub:
-    """Hands the workers' messages to the backends that share a client.
-
-    A client has one handler for each topic, so the backends cannot subscribe for themselves.
-    The topic is the client's own id: the scheduler forgets it with the client. Lives on the
-    client's loop; `_lock` guards the table of hubs alone.
-    """
-
-    _lock = threading.Lock()
-    _hubs: ClassVar[weakref.WeakKeyDictionary[Client, _Hub]] = weakref.WeakKeyDictionary()
-
-    def __init__(self, client: Client) -> None:
-        self._client = weakref.ref(client)
-        self._backends: dict[str, DaskBackend] = {}
-
-    @classmethod
-    def of(cls, client: Client) -> _Hub:
-        with cls._lock:
-            hub = cls._hubs.get(client)
-            if hub is None:
-                hub = cls._hubs[client] = cls(client)
-                client.subscribe_topic(client.id, hub._on_event)
-        return hub
-
-    def join(self, backend: DaskBackend) -> None:
-        self._backends[backend.executor] = backend
-
-    def leave(self, backend: DaskBackend) -> None:
-        self._backends.pop(backend.executor, None)
-        client = self._client()
-        with self._lock:
-            if self._backends or client is None or self._hubs.get(client) is not self:
-                return
-            del self._hubs[client]
-        if client.status == "running":
-            # Or the scheduler would try to tell the client of its own end.
-            client.unsubscribe_topic(client.id)
-
-    def _on_event(self, event: tuple[float, Any]) -> None:
-        _, message = event
-        if not isinstance(message, dict):
-            return
-        backend = self._backends.get(message.get("daskexec", ""))
-        if backend is not None and "done" in message:
-            backend._told(message["done"], pickle.loads(message["outcome"]))
-        elif backend is not None and "cut" in message:
-            cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
-            backend._report(cut)
-        elif backend is not None and "slow" in message:
-            backend._report(Slow(key=message["slow"], worker=message["worker"]))
-        elif backend is not None:
-            backend._report(
-                Started(
-                    key=message["key"],
-                    worker=message["worker"],
-                    name=message["name"],
-                    pid=message["pid"],
-                    worn=message.get("worn", False),
-                    left=message.get("left", 0.0),
-                    lifetime=message.get("lifetime", 0.0),
-                )
-            )

@@ -45,6 +45,8 @@ FLOORS = {
     "_ledger": 4,
     "_remote": 4,
     "_backend": 5,
+    "_fetching": 5,
+    "_hub": 5,
     "_spawner": 5,
     "_survey": 5,
     "_local": 6,
