@@ -27,6 +27,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -41,7 +42,7 @@ from daskexec._fetching import Fetching
 from daskexec._hub import Hub
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Done, Ends, Failed, Lost, Surveyed, Threads
+from daskexec._messages import Done, Ends, Failed, Lost, Surveyed, There, Threads
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -59,7 +60,17 @@ RemoteFuture: TypeAlias = Any
 class _Need:
     """A ticket that needs large objects, while it is not done."""
 
-    __slots__ = ("ahead", "generation", "large", "losses", "options", "placed", "ticket", "where")
+    __slots__ = (
+        "ahead",
+        "generation",
+        "large",
+        "losses",
+        "options",
+        "placed",
+        "ticket",
+        "values",
+        "where",
+    )
 
     def __init__(
         self,
@@ -68,12 +79,27 @@ class _Need:
         ahead: float,
         large: Sequence[Large],
         where: Where | None,
+        values: Sequence[tuple[str, Any]],
         generation: int,
     ) -> None:
         self.ticket, self.options, self.ahead, self.large = ticket, options, ahead, large
-        self.where, self.generation = where, generation
+        self.where, self.values, self.generation = where, values, generation
         self.placed: list[RemoteFuture] = []  # the objects, of the last attempt
         self.losses = 0  # attempts that Dask forgot, since a large object was lost
+
+
+class _Remote:
+    """What keeps the value of a call on the cluster, while somebody may need it."""
+
+    __slots__ = ("__weakref__", "future")
+
+    def __init__(self, future: RemoteFuture) -> None:
+        self.future = future  # Dask forgets the value when this goes
+
+    @property
+    def lost(self) -> bool:
+        """Whether Dask has given up on it."""
+        return self.future.status in ("cancelled", "error")
 
 
 class DaskBackend:
@@ -121,7 +147,6 @@ class DaskBackend:
         self.topic: str = client.id
         self.address: str = self.client.scheduler.address
         self._report = report
-        self._direct = direct
         self._coming = coming
         self._inherits = inherits
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
@@ -129,6 +154,11 @@ class DaskBackend:
         # Entered by send(); otherwise touched on the loop only.
         self._futures: dict[str, RemoteFuture] = {}
         self._needs: dict[str, _Need] = {}
+        self._values: dict[str, Sequence[tuple[str, Any]]] = {}  # what sent tasks need of others
+        self._staying: set[str] = set()  # tasks of which the results are to stay where they are
+        self._remotes: weakref.WeakSet[_Remote] = weakref.WeakSet()
+        self._briefs: dict[str, Outcome] = {}  # and what is known of these, if it was said
+        self._direct = direct
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._fetching = Fetching(self, client, direct)
         self._lost = False
@@ -177,15 +207,16 @@ class DaskBackend:
         ahead: float = 0.0,
         large: Sequence[Large] = (),
         where: Where | None = None,
+        values: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
         with self._gate_lock:
             if self._gate is not None:
-                self._gate[ticket.key] = (ticket, options, ahead, large, where)
+                self._gate[ticket.key] = (ticket, options, ahead, large, where, values)
                 if self._survey is not None and len(self._gate) > 1:  # one is there anyway
                     self._survey.stand_in()
                 return
-        self._send_now(ticket, options, ahead, large, where)
+        self._send_now(ticket, options, ahead, large, where, values)
 
     def _send_now(
         self,
@@ -194,13 +225,14 @@ class DaskBackend:
         ahead: float,
         large: Sequence[Large],
         where: Where | None,
+        values: Sequence[tuple[str, Any]] = (),
     ) -> None:
         if large:
-            need = _Need(ticket, options, ahead, large, where, self.client.generation)
+            need = _Need(ticket, options, ahead, large, where, values, self.client.generation)
             self._needs[ticket.key] = need
             self._loop.call_soon_threadsafe(self._spawn_supply, need)
             return
-        future = self._submit(ticket, options, ahead, where)
+        future = self._submit(ticket, options, ahead, where, (), values)
         self._loop.call_soon_threadsafe(self._watch, future)
 
     def _submit(
@@ -210,7 +242,10 @@ class DaskBackend:
         ahead: float,
         where: Where | None,
         large: Iterable[RemoteFuture] = (),
+        values: Sequence[tuple[str, Any]] = (),
     ) -> RemoteFuture:
+        if values:
+            self._values[ticket.key] = values
         resources = dict(options.resources) if options.resources else {}
         workers = list(options.workers) if options.workers else []
         if where is not None:
@@ -222,6 +257,7 @@ class DaskBackend:
                 _remote.run_task,
                 ticket,
                 *large,
+                *(remote.future for _, remote in values),
                 key=ticket.key,
                 pure=False,
                 fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
@@ -232,6 +268,22 @@ class DaskBackend:
             )
         self._futures[ticket.key] = future
         return future
+
+    def leave(self, key: str) -> None:
+        """Leave the result of a task where it is, if it is large; report that it is `There`."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._leave, key)
+
+    def bring(self, remote: _Remote) -> None:
+        """Fetch what is there; report it as `Done` under the key that it was reported by."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._bring_back, remote)
+
+    def bring_now(self, remotes: Sequence[_Remote]) -> list[Outcome | None]:
+        """Fetch what is there; blocks. None for what is lost."""
+        gathering = self._run(self._gather([remote.future for remote in remotes]))
+        found: list[Outcome | None] = gathering.result(self.UPLOAD)
+        return found
 
     def hold(self, on: bool) -> None:
         """Let go of no result, nor of the initializer, until told otherwise; blocks.
@@ -303,7 +355,11 @@ class DaskBackend:
             raise KeyError(key)
         return self._plain(outcome, name)
 
-    def plain_future(self, blob: bytes, name: str) -> RemoteFuture:
+    def future_of(self, remote: _Remote, name: str) -> RemoteFuture:
+        """Return a Dask future named `name` for the plain value of what is there."""
+        return self._plain(remote.future, name)
+
+    def plain_future(self, blob: Any, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for an already pickled value."""
         return self._plain(Outcome("ran", [blob]), name)
 
@@ -481,12 +537,18 @@ class DaskBackend:
             status = future.status
         if future.key not in self._futures:
             return
+        if status != "finished" and future.key in self._values and await self._misses(future):
+            return
         if status == "cancelled" and future.key in self._needs and self.alive():
             await asyncio.sleep(self.AFTER_DEATH)  # its large objects' states arrive, too
             if await self._supply_again(future):
                 return
         if status == "finished":
-            self._fetching.fetch(future)
+            brief = self._briefs.get(future.key)
+            if brief is not None and future.key in self._staying:
+                self._stay(future, brief)
+            else:
+                self._fetching.fetch(future)
         elif status == "error":
             self._drop(future.key)
             self._report(Failed(future.key, future._state.exception))
@@ -500,6 +562,9 @@ class DaskBackend:
     def _drop(self, key: str) -> RemoteFuture | None:
         """Have nothing more to do with a task; return its future, unless that was so before."""
         self._needs.pop(key, None)
+        self._values.pop(key, None)
+        self._staying.discard(key)
+        self._briefs.pop(key, None)
         future = self._futures.pop(key, None)
         if self._holding:
             self._held.append(future)
@@ -521,7 +586,9 @@ class DaskBackend:
             self._fetching.worked()
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
-            future = self._submit(need.ticket, need.options, need.ahead, need.where, need.placed)
+            future = self._submit(
+                need.ticket, need.options, need.ahead, need.where, need.placed, need.values
+            )
         except Exception as exc:
             if not self.alive():
                 self._lose()
@@ -565,6 +632,49 @@ class DaskBackend:
             self._spawn_supply(need)
         return True
 
+    # -- results that stay where they are -------------------------------------------------------
+
+    def _leave(self, key: str) -> None:
+        if key in self._futures or key in self._needs or key in (self._gate or ()):
+            self._staying.add(key)
+
+    def told_of(self, key: str, brief: Outcome) -> None:
+        """Take what is known of an outcome that will be there: ahead of Dask's word, too."""
+        if key in self._futures:
+            self._briefs[key] = brief
+
+    def _stay(self, future: RemoteFuture, brief: Outcome) -> None:
+        if self._drop(future.key) is not None:
+            remote = _Remote(future)
+            self._remotes.add(remote)
+            self._report(There(future.key, brief, remote))
+
+    def _bring_back(self, remote: _Remote) -> None:
+        if self.over():
+            return
+        # A future of its own: the other one stays while somebody needs the value there.
+        future: RemoteFuture = Future(remote.future.key, self.client)
+        self._futures[future.key] = future
+        self._spawn(self._wait(future))
+
+    async def _gather(self, futures: list[RemoteFuture]) -> list[Outcome | None]:
+        batch = {future.key: future for future in futures}
+        found = await self.client.gather(
+            batch, errors="skip", direct=self._direct, asynchronous=True
+        )
+        return [found.get(future.key) for future in futures]
+
+    async def _misses(self, future: RemoteFuture) -> bool:
+        """Report a task that Dask gave up as one that misses values, if it does."""
+        await asyncio.sleep(self.AFTER_DEATH)  # their states arrive, too
+        values = self._values.get(future.key, ())
+        lost = [key.encode() for key, remote in values if remote.lost]
+        if not lost or not self.alive():
+            return False
+        if self._drop(future.key) is not None:
+            self._report(Done(future.key, Outcome("missing", lost, count=0)))
+        return True
+
     # -- for the transfers -----------------------------------------------------------------
 
     def retry_transfers(self) -> None:
@@ -588,6 +698,9 @@ class DaskBackend:
 
     def to_fetch(self, future: RemoteFuture) -> bool:
         """Tell whether somebody still waits for it."""
+        if future.key in self._staying and future.key in self._briefs:  # said meanwhile
+            self.wait_again(future)
+            return False
         return future.key in self._futures
 
     def wait_again(self, future: RemoteFuture) -> None:
@@ -676,6 +789,7 @@ class DaskBackend:
             self._gate = None
         self._futures.clear()
         self._needs.clear()
+        self._values.clear()
         self._report(Lost(self.loss()))
 
     async def _close(self) -> None:
@@ -689,6 +803,9 @@ class DaskBackend:
             future.release()
         self._futures.clear()
         self._needs.clear()
+        self._values.clear()
+        for remote in list(self._remotes):
+            remote.future.release()
         self._placing.clear()
         self._fetching.release()
         if self._holding:

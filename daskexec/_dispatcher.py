@@ -10,7 +10,8 @@
                         says, while the window
                         is open
                         pickle each call alone  (error -> its own future;
-                        PARKED while a future among the arguments is not done)
+                        PARKED while a future among the arguments is not done:
+                        see `daskexec._promises`)
                         SENT ------------------->  scheduler -> worker
                                                    started event ------> RUNNING
                                                    outcome ------------> unpickle, FINISHED
@@ -37,7 +38,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -54,7 +55,7 @@ from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
 from daskexec._settling import CHECK, Arrived, Settler, like
-from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
+from daskexec._tasks import IN_HAND, THERE, Call, Job, Raised, Stretch, Task, Value
 from daskexec.errors import Detached
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -110,11 +111,14 @@ class Dispatcher:
         self._max_calls = max_calls
         self._ledger = Ledger(policy)
         self._settler = Settler(self._ledger, patience or Patience(), self._break, opaque)
+        self._promises = self._settler.promises
+        self._promises.owner = self
         self._parting: Parting | None = None
         self._left_as = ""
         self._packer = Packer(  # the dispatcher thread's
             executor,
             self._ledger,
+            promises=self._settler.promises,
             park=self._park,
             refuse=self._unsendable,
             refuse_items=self._settler.fail_items,
@@ -248,6 +252,11 @@ class Dispatcher:
                 **self._policy.stats(),
             }
 
+    def ask(self, future: DaskFuture[Any]) -> None:
+        """Have a value that was left with the workers brought here; returns at once."""
+        if not self._forked:
+            self._promises.ask(future)
+
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a pending future, if no worker has begun it."""
         parting = self._parting
@@ -344,19 +353,23 @@ class Dispatcher:
                 self._ledger.hurry(call)
             while (
                 call is not None
-                and call.stage != OVER
+                and call.stage < THERE
                 and not (call.task is not None and call.task.submitted)
                 and self._broken is None
             ):
                 self._ledger.wait()
             line = self._line
             task = call.task if call is not None else None
+            value: Value | None = future._result if call and call.stage == THERE else None
         if line is None or self._broken is not None:
             raise RuntimeError("the executor has no cluster any more")
         if task is not None and len(task.load) == 1:
             with contextlib.suppress(KeyError):  # settled just now
                 return line.backend.value_future(task.key, future.key)
-        return line.backend.plain_future(dump(future.result()), future.key)
+        if value is not None and value.remote is not None:
+            return line.backend.future_of(value.remote, future.key)
+        body = value.body if value is not None else dump(future.result())
+        return line.backend.plain_future(body, future.key)
 
     def upload(self, bundle: Any) -> None:
         """Bring code to all workers; blocks until those there have it."""
@@ -433,6 +446,7 @@ class Dispatcher:
             self._break(like(exc, "the cluster of this executor could not be started"))
         while self._dispatch_some():
             pass
+        self._promises.end(self._broken)
         self._refuse_to_part()
         self._packer.large.clear()
         with contextlib.suppress(Exception):
@@ -453,7 +467,7 @@ class Dispatcher:
                 tasks = ledger.take()
                 if tasks:
                     break
-                if self._stopping and not ledger.pending:
+                if self._stopping and not ledger.pending and not self._promises.ask_for_small():
                     return False
                 if not ledger.wait(self._packer.large.pause):
                     return True
@@ -558,7 +572,8 @@ class Dispatcher:
             needs,
         )
         try:
-            line.backend.send(ticket, task.options, task.ahead, load.large, where)
+            line.backend.send(ticket, task.options, task.ahead, load.large, where, load.values)
+            self._promises.sent(task)
             self._ledger.submitted(task)
         except BaseException as exc:
             if line.backend.alive():
@@ -587,16 +602,12 @@ class Dispatcher:
             self._settler.endings.explain_hold(task, each, where.most)
         return (0.0 if where is not None and where.forced else needs), where
 
-    def _park(self, call: Call, needed: concurrent.futures.Future[Any]) -> None:
-        """Hold a call back until a future among its arguments is done; blocks no thread."""
-        with self._ledger.changed:
-            if not self._ledger.park(call):
-                return
-            broken = self._broken
-        if broken is not None:
+    def _park(self, call: Call, needed: Sequence[Call | concurrent.futures.Future[Any]]) -> None:
+        """Hold a call back until the futures among its arguments are done; blocks no thread."""
+        self._promises.park(call, needed)
+        broken = self._broken
+        if broken is not None and self._ledger.forget_unsent(call):
             self._unsendable(call, broken())
-            return
-        needed.add_done_callback(lambda _: self._ledger.unpark(call))
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -614,12 +625,14 @@ class Dispatcher:
             call.future._finish(error=error())
         for stretch in stretches:
             stretch.job.fill(stretch.first, [Raised(error()) for _ in stretch.items])
+        self._promises.end(error)
 
 
 def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:
     """Tell those who wait that calls and items will not be run."""
     for call in calls:
-        call.future._cancel_now()
+        if not call.future._cancel_now():  # it has run, and was to run again
+            call.future._finish(error=CancelledError())
     for stretch in stretches:
         stretch.job.fill(stretch.first, [Raised(CancelledError()) for _ in stretch.items])
 

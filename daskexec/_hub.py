@@ -32,6 +32,9 @@ class Listener(Protocol):
     def told(self, key: str, outcome: Outcome) -> None:
         """Take an outcome that came with an event, ahead of Dask's word that it is there."""
 
+    def told_of(self, key: str, brief: Outcome) -> None:
+        """Take what is known of an outcome that will be there: ahead of Dask's word, too."""
+
 
 class Hub:
     """Hands the workers' messages to the backends that share a client.
@@ -78,6 +81,8 @@ class Hub:
         backend = self._backends.get(message.get("daskexec", ""))
         if backend is not None and "done" in message:
             backend.told(message["done"], pickle.loads(message["outcome"]))
+        elif backend is not None and "there" in message:
+            backend.told_of(message["there"], pickle.loads(message["outcome"]))
         elif backend is not None and "cut" in message:
             cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
             backend.report(cut)

@@ -314,6 +314,12 @@ class Ledger:
                     self.queued += 1
         self.wake()
 
+    def queue_again(self, call: Call) -> None:
+        """Queue a call that was in hand ahead of all others."""
+        with self.changed:
+            if call.stage == IN_HAND:
+                self._queue_again([call])
+
     def put_down(self, task: Task) -> None:
         """Have a task in hand no more; it will not be sent."""
         with self.changed:
@@ -341,6 +347,8 @@ class Ledger:
                 task.load = calls = [call for call in task.load if call.stage == IN_HAND]
                 for call in calls:
                     call.stage, call.task = SENT, task
+                    if call.promise is not None:
+                        task.used = True
                 if calls:
                     task.key = _attempt_key(calls[0].future.key, 1 + calls[0].resent)
             task.end = len(task.load)
@@ -567,6 +575,7 @@ class Ledger:
         call.fn = call.args = call.kwargs = call.blob = call.carried = None
         call.task = call.function = None
         call.large = ()
+        call.others = None
         call.future._call = None
 
     def forget_unsent(self, call: Call) -> bool:

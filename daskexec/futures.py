@@ -34,6 +34,8 @@ class Canceller(Protocol):
 
     def takes_callbacks(self, future: DaskFuture[Any]) -> bool: ...
 
+    def ask(self, future: DaskFuture[Any]) -> None: ...
+
 
 class DaskFuture(concurrent.futures.Future[T]):
     """The result of a call that a `DaskExecutor` runs.
@@ -59,6 +61,7 @@ class DaskFuture(concurrent.futures.Future[T]):
         "_exception",
         "_lazy_condition",
         "_name",
+        "_needed",
         "_number",
         "_result",
         "_state",
@@ -77,6 +80,8 @@ class DaskFuture(concurrent.futures.Future[T]):
         self._callbacks: list[Callable[[DaskFuture[T]], object]] | None = None
         self._name, self._number, self._canceller = name, number, canceller
         self._call: Any = None  # the dispatcher's record, while the call is not settled
+        # What the dispatcher does first when it is done; None: nothing.
+        self._needed: list[Callable[[], object]] | None = None
 
     @property
     def key(self) -> str:
@@ -84,10 +89,41 @@ class DaskFuture(concurrent.futures.Future[T]):
         executor = "" if self._canceller is None else self._canceller.executor
         return f"{self._name}-{executor}{self._number & 0xFFFFFFFF:08x}0000"
 
-    # The stdlib's functions and methods use these three.
+    def __reduce__(self) -> Any:
+        # Before pickle has gone through all that hangs on it.
+        raise TypeError("cannot pickle a DaskFuture: only as an argument it stands for its value")
+
+    def _ask(self) -> None:
+        """Have the value brought here if it was left with the workers: somebody wants it."""
+        call = self._call
+        if call is not None and call.promise is not None and self._canceller is not None:
+            self._canceller.ask(self)
+
+    def _need(self, then: Callable[[], object]) -> bool:
+        """Have `then` called when it is done, on the thread that sets it; False if it is done.
+
+        For the dispatcher: nobody has asked for the value by that.
+        """
+        with self._own_condition():
+            if self._state not in (PENDING, RUNNING):
+                return False
+            self._needed = [*(self._needed or ()), then]
+            return True
+
+    def _is_over(self) -> bool:
+        """Tell whether it is done; nobody has asked by that."""
+        return self._state not in (PENDING, RUNNING)
+
+    # The stdlib's functions and methods use these three. Whoever does anything with a future
+    # that is not done, but for cancelling it, uses the first of them.
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
+        condition = self._own_condition()
+        self._ask()
+        return condition
+
+    def _own_condition(self) -> threading.Condition:
         condition = self._lazy_condition
         if condition is None:
             made = threading.Condition()
@@ -135,11 +171,17 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def running(self) -> bool:
         """Tell whether a worker has begun the call, or the task that it shares."""
-        return self._state == RUNNING
+        if self._state != RUNNING:
+            return False
+        self._ask()
+        return True
 
     def done(self) -> bool:
         """Tell whether the call was cancelled or has finished."""
-        return self._state == FINISHED or self.cancelled()
+        if self._state == FINISHED or self.cancelled():
+            return True
+        self._ask()
+        return False
 
     def _cancel_now(self) -> bool:
         """Become cancelled and wake all who wait; False when it is running or done."""
@@ -161,6 +203,9 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def _invoke_callbacks(self) -> None:
         # Called by the stdlib's set_result and friends, on whatever thread sets the result.
+        needed, self._needed = self._needed, None
+        for then in needed or ():
+            then()
         if not self._callbacks:
             return
         if self._canceller is None or not self._canceller.takes_callbacks(self):
@@ -246,9 +291,9 @@ def set_all_running(futures: Iterable[DaskFuture[Any]]) -> None:
             elif future._state == PENDING:
                 future._state = RUNNING
     for future in watched:
-        with future._condition:
+        with future._own_condition():
             if future._state == PENDING:
-                future.set_running_or_notify_cancel()
+                future._state = RUNNING
 
 
 def finish_all(

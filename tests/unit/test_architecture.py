@@ -51,6 +51,7 @@ FLOORS = {
     "_survey": 5,
     "_local": 6,
     "_packing": 5,
+    "_promises": 5,
     "_kept": 5,
     "_parcel": 4,
     "_parting": 5,
