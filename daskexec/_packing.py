@@ -109,6 +109,7 @@ class Packer:
             ready += 1
             if size > BatchPolicy.BYTES:
                 break
+        arguments.call = None  # it would keep what it needs
         self._packed(task, done, size, ready)
         return ready > 0
 
@@ -234,6 +235,7 @@ class Packer:
         blob, large = self.large.dump(
             (fn, args, kwargs) if carried is None else (args, kwargs), number, arguments
         )
+        arguments.call = None
         if arguments.unfinished:
             raise Unfinished()
         return blob, carried, large

@@ -22,7 +22,8 @@ before that those whose values it needs in turn; so a call is remembered, as byt
 value that was made from its own may have to be made again. Clusters of our own begin no attempt
 twice, so it is a new attempt.
 
-The ledger's lock guards all of it.
+The ledger's lock guards all of it. No future's condition is taken with that lock held: one who
+waits for a future holds its condition, and may want to take the ledger's lock to ask for it.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
+from concurrent.futures._base import PENDING, RUNNING
 from functools import partial
 from typing import Any
 
@@ -65,10 +67,13 @@ Result = tuple[DaskFuture[Any], Any]
 class Ended:
     """A message to the settle thread: a call that others wait for has ended, and has no value."""
 
-    __slots__ = ("call", "future")
+    __slots__ = ("call", "error", "future")
 
-    def __init__(self, call: Call, future: DaskFuture[Any]) -> None:
+    def __init__(
+        self, call: Call, future: DaskFuture[Any], error: BaseException | None = None
+    ) -> None:
         self.call, self.future = call, future
+        self.error = error  # which its future is still to be told
 
 
 class Arguments:
@@ -234,7 +239,7 @@ class Promises:
         for future in foreign:
             if not isinstance(future, DaskFuture) or future._call is not None:
                 future.add_done_callback(partial(self._foreign_done, call))
-            elif not future._need(partial(self._foreign_done, call, future)):
+            elif not future._need(partial(self._foreign_done, call)):
                 self._foreign_done(call, future)
         self._has_one_less(call)
 
@@ -262,7 +267,7 @@ class Promises:
             promise = call.promise = Promise()
             # After that, or one who asks just now would be missed: see `DaskFuture._condition`.
             promise.asked = future._lazy_condition is not None
-            future._need(partial(self._post, Ended(call, future)))
+            future._need_surely(partial(self._has_ended, call))
             known = call.function
             if call.stage == QUEUED and not (known and known.mean and known.received < self.SMALL):
                 call.alone = True
@@ -316,6 +321,8 @@ class Promises:
             if dependant.others is not None:
                 dependant.others.values[key] = value
                 self._has_one_less(dependant)
+        if future._state == PENDING:  # nobody can cancel it now
+            future._state = RUNNING
         # The user's future keeps the value; if he drops it, nothing here does.
         future._result, future._call = value, call
         call.future = DaskFuture(future._name, future._number, future._canceller)
@@ -325,8 +332,11 @@ class Promises:
 
     def ask(self, future: DaskFuture[Any]) -> None:
         """Have the value of a call brought here, now or when it is there."""
+        call: Call | None = future._call
+        if call is None or call.promise is None or call.promise.asked:
+            return  # without the lock: it is asked for many times
         with self._ledger.changed:
-            call: Call | None = future._call
+            call = future._call
             if call is None or call.promise is None or call.promise.asked:
                 return
             call.promise.asked = True
@@ -385,6 +395,8 @@ class Promises:
         future, promise = message.future, message.call.promise
         if promise is None:
             return
+        if message.error is not None:
+            future._finish(error=message.error)
         with self._ledger.changed:
             dependants, promise.dependants = promise.dependants, []
         error = None if future.cancelled() else future._exception
@@ -398,6 +410,10 @@ class Promises:
                     own._finish(error=needed_by(error, label_of(future), label_of(own)))
             else:
                 self._has_one_less(dependant)
+
+    def _has_ended(self, call: Call, future: DaskFuture[Any]) -> None:
+        # Not bound to the future, which would keep itself.
+        self._post(Ended(call, future))
 
     def missing(self, task: Task, outcome: Outcome) -> None:
         """A worker did not find the values that a task needs: they are made again before it."""
@@ -417,7 +433,7 @@ class Promises:
         future = promise.future()
         if future is None or future._is_over():
             future = DaskFuture(call.future._name, call.future._number, call.future._canceller)
-            future._need(partial(self._post, Ended(call, future)))
+            future._need_surely(partial(self._has_ended, call))
         self._there.discard(future)
         future._result, future._call = None, call
         call.future = future
@@ -431,7 +447,7 @@ class Promises:
         reason = "its value was lost with the worker that had it"
         error = WorkerDied(future._name, "", "", reason, promise.losses)
         self._ledger.forget(call)
-        future._finish(error=error)
+        self._post(Ended(call, future, error))
 
     # -- at the end ------------------------------------------------------------------------------
 

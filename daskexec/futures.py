@@ -81,7 +81,7 @@ class DaskFuture(concurrent.futures.Future[T]):
         self._name, self._number, self._canceller = name, number, canceller
         self._call: Any = None  # the dispatcher's record, while the call is not settled
         # What the dispatcher does first when it is done; None: nothing.
-        self._needed: list[Callable[[], object]] | None = None
+        self._needed: list[Callable[[DaskFuture[T]], object]] | None = None
 
     @property
     def key(self) -> str:
@@ -99,16 +99,24 @@ class DaskFuture(concurrent.futures.Future[T]):
         if call is not None and call.promise is not None and self._canceller is not None:
             self._canceller.ask(self)
 
-    def _need(self, then: Callable[[], object]) -> bool:
-        """Have `then` called when it is done, on the thread that sets it; False if it is done.
+    def _need(self, then: Callable[[DaskFuture[T]], object]) -> bool:
+        """Have ``then(self)`` called when it is done, on the thread that sets it; False if it is.
 
         For the dispatcher: nobody has asked for the value by that.
         """
         with self._own_condition():
-            if self._state not in (PENDING, RUNNING):
+            if self._is_over():
                 return False
-            self._needed = [*(self._needed or ()), then]
+            self._need_surely(then)
             return True
+
+    def _need_surely(self, then: Callable[[DaskFuture[T]], object]) -> None:
+        """The same, of one that cannot become done until this returns; takes no lock of its own.
+
+        (One that holds the condition may be waiting for the lock that its caller has.)
+        """
+        self._own_condition()  # for whoever sets it to see that something is to be done
+        self._needed = [*(self._needed or ()), then]
 
     def _is_over(self) -> bool:
         """Tell whether it is done; nobody has asked by that."""
@@ -205,7 +213,7 @@ class DaskFuture(concurrent.futures.Future[T]):
         # Called by the stdlib's set_result and friends, on whatever thread sets the result.
         needed, self._needed = self._needed, None
         for then in needed or ():
-            then()
+            then(self)
         if not self._callbacks:
             return
         if self._canceller is None or not self._canceller.takes_callbacks(self):
