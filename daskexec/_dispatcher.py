@@ -446,7 +446,7 @@ class Dispatcher:
             self._break(like(exc, "the cluster of this executor could not be started"))
         while self._dispatch_some():
             pass
-        self._promises.end(self._broken)
+        self._promises.end()
         self._refuse_to_part()
         self._packer.large.clear()
         with contextlib.suppress(Exception):
@@ -512,6 +512,7 @@ class Dispatcher:
             calls, stretches = self._ledger.drop_all()
         for call in calls:
             call.future._finish(error=Detached(name, parting.given.get(id(call.future))))
+        self._promises.end(lambda future: Detached(name, parting.given.get(id(future))))
         for stretch in stretches:
             stretch.job.fill(stretch.first, [Raised(Detached(name)) for _ in stretch.items])
         parting.over.set_result(None)
@@ -625,7 +626,7 @@ class Dispatcher:
             call.future._finish(error=error())
         for stretch in stretches:
             stretch.job.fill(stretch.first, [Raised(error()) for _ in stretch.items])
-        self._promises.end(error)
+        self._promises.end(lambda _: error())
 
 
 def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:

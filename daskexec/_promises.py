@@ -298,6 +298,8 @@ class Promises:
             if call.promise is None or isinstance(body, Failure):
                 rest.append((call, body))
             else:
+                if isinstance(body, memoryview):  # which cannot be pickled
+                    body = bytes(body)
                 value = Value(call, call.future.key, len(body), body=body)
                 self._keep(call, call.promise, value, call.future)
         return rest
@@ -486,7 +488,7 @@ class Promises:
             )
             return list({id(value): value for value in values}.values())
 
-    def end(self, error: Callable[[], BaseException] | None = None) -> None:
+    def end(self, error: Callable[[DaskFuture[Any]], BaseException] | None = None) -> None:
         """End all futures whose values are there: with an error that says so, or another one."""
         with self._ledger.changed:
             futures = self._held()
@@ -497,7 +499,7 @@ class Promises:
                 self._let_go(future)
         for future in futures:
             if error is not None:
-                future._finish(error=error())
+                future._finish(error=error(future))
             else:
                 future._finish(error=NotFetched(future.key, sizes[id(future)]))
 
