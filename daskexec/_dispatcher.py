@@ -54,6 +54,7 @@ from daskexec._parcel import Parcel
 from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
+from daskexec._promises import LEAVES, all_leaves, futures_in
 from daskexec._settling import CHECK, Arrived, Settler, like
 from daskexec._tasks import IN_HAND, THERE, Call, Job, Raised, Stretch, Task, Value
 from daskexec.errors import Detached
@@ -147,7 +148,14 @@ class Dispatcher:
         self.give_way()
         call = self.make_call(fn, args, kwargs, options)
         future = call.future
-        self.enter(call)
+        if all_leaves(args) and (not kwargs or all_leaves(kwargs.values())) and type(fn) in LEAVES:
+            self.enter(call)
+            return future
+        needed = futures_in((fn, *args, *kwargs.values()))
+        with self._ledger.changed:
+            self.check_open()
+            if not needed or not self._promises.park_new(call, needed):
+                self._ledger.add(call)
         return future
 
     def give_way(self) -> None:
@@ -188,6 +196,10 @@ class Dispatcher:
         """Add an item to a stretch that is queued; False if none of it is any more."""
         self.check_open()
         return self._ledger.extend(stretch, item)
+
+    def use(self, futures: list[DaskFuture[Any]]) -> None:
+        """Take note that futures are among the arguments of calls to come."""
+        self._promises.use(futures)
 
     def check_open(self) -> None:
         """Raise what ``submit`` raises on a broken, closed or forked executor."""
@@ -256,6 +268,11 @@ class Dispatcher:
         """Have a value that was left with the workers brought here; returns at once."""
         if not self._forked:
             self._promises.ask(future)
+
+    def is_there(self, future: DaskFuture[Any]) -> bool:
+        """Tell whether the value of a future was left with the workers."""
+        call: Call | None = future._call
+        return call is not None and call.stage == THERE
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a pending future, if no worker has begun it."""

@@ -15,13 +15,14 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 from typing import Any, Literal
 
 from daskexec._dispatcher import Dispatcher
 from daskexec._failures import Failure
 from daskexec._frames import load_result
+from daskexec._promises import futures_in
 from daskexec._tasks import Call, Raised, Stretch
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -97,6 +98,9 @@ class MapJob:
                 self._taken += 1
                 self._dispatcher.enter(call)
         elif items:
+            futures = futures_in(items if self.single else chain.from_iterable(items), 0)
+            if futures:
+                self._dispatcher.use(futures)
             self._stretch = Stretch(self, self._taken, items)
             self._taken += len(items)
             self._dispatcher.enter(self._stretch)

@@ -154,7 +154,7 @@ class Parting:
         there = [value for value in there if value.body is None]
         bodies = line.backend.bring_now([value.remote for value in there]) if there else []
         for value, outcome in zip(there, bodies, strict=True):
-            if outcome is None or outcome.kind != "ran":
+            if outcome is None or outcome.kind != "ran" or isinstance(outcome.bodies[0], Failure):
                 raise RuntimeError(
                     f"the value of {value.call.future.key} was lost with a worker just now: the "
                     f"executor was not left, and goes on; try again"

@@ -29,10 +29,12 @@ waits for a future holds its condition, and may want to take the ledger's lock t
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import CancelledError, Future
 from concurrent.futures._base import PENDING, RUNNING
 from functools import partial
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from daskexec._calls import Body, Outcome
@@ -40,12 +42,11 @@ from daskexec._failures import Failure, needed_by
 from daskexec._frames import LARGE
 from daskexec._ledger import Ledger
 from daskexec._messages import Line, There
-from daskexec._pickling import FailedArgument, by_value, given_value
+from daskexec._pickling import PLAIN, FailedArgument, by_value, given_value
 from daskexec._tasks import (
     IN_HAND,
     OVER,
     PARKED,
-    QUEUED,
     SENT,
     THERE,
     Call,
@@ -58,7 +59,14 @@ from daskexec._tasks import (
 from daskexec.errors import NotFetched, WorkerDied
 from daskexec.futures import DaskFuture
 
-__all__ = ["Arguments", "Ended", "Promises"]
+__all__ = ["LEAVES", "Arguments", "Brought", "Ended", "Promises", "all_leaves", "futures_in"]
+
+#: Types whose instances have no future within them.
+LEAVES = frozenset(
+    {*PLAIN, bytearray, array, range, type, FunctionType, BuiltinFunctionType, ModuleType}
+)
+#: Objects within arguments that are looked at for futures when a call is submitted.
+MOST = 100_000
 
 #: What a future comes to: with its value or its error.
 Result = tuple[DaskFuture[Any], Any]
@@ -134,19 +142,23 @@ class Promises:
         Sends a message to the settle thread.
     line : callable
         Returns the line, None while there is none.
+    call_back : callable
+        Has the callbacks of a future run that are due.
     """
 
     #: Values of one call that may be lost; the next time it fails.
     LOSSES = 3
-    #: Bytes of a result, on average, up to which calls may share tasks though others need them.
-    SMALL = 1024
     #: Bytes below which a value is fetched at the end though nobody has asked for it.
     KEPT = LARGE
 
     def __init__(
-        self, ledger: Ledger, post: Callable[[Any], None], line: Callable[[], Line | None]
+        self,
+        ledger: Ledger,
+        post: Callable[[Any], None],
+        line: Callable[[], Line | None],
+        call_back: Callable[[DaskFuture[Any]], None],
     ) -> None:
-        self._ledger, self._post, self._line = ledger, post, line
+        self._ledger, self._post, self._line, self._call_back = ledger, post, line, call_back
         self._there: weakref.WeakSet[DaskFuture[Any]] = weakref.WeakSet()
         self._brought: dict[str, tuple[Value, DaskFuture[Any]]] = {}  # by the key of the attempt
         self.owner: Any = None  # whose futures these are
@@ -210,6 +222,33 @@ class Promises:
         """Tell whether a call that is ready needs values from workers."""
         return call.others is not None and _are_there(call.others.values.values())
 
+    def park_new(self, call: Call, futures: Sequence[DaskFuture[Any]]) -> bool:
+        """Enter a new call as parked; False if it need not wait for others of this executor.
+
+        With the ledger's lock held. What it needs is known to be needed from now on: its own
+        turn, in which the arguments are pickled, may come when the others are long over.
+        """
+        needed = []
+        for future in futures:
+            known: Call | None = future._call
+            if known is None or future._canceller is not self.owner or known.stage == OVER:
+                continue
+            if not (known.stage == THERE and self._take(call, known)):
+                needed.append(known)
+        if needed:
+            self._ledger.pending += 1
+            call.stage = IN_HAND
+            self.park(call, needed)
+        return bool(needed)
+
+    def use(self, futures: Iterable[DaskFuture[Any]]) -> None:
+        """Take note that futures are needed by what is not a call yet."""
+        with self._ledger.changed:
+            for future in futures:
+                known: Call | None = future._call
+                if known is not None and future._canceller is self.owner and known.stage < THERE:
+                    self._promise(known)
+
     def park(self, call: Call, needed: Iterable[Call | Future[Any]]) -> None:
         """Hold a call in hand back until what it needs is done; blocks no thread."""
         foreign: list[Future[Any]] = []
@@ -266,11 +305,8 @@ class Promises:
             future = call.future
             promise = call.promise = Promise()
             # After that, or one who asks just now would be missed: see `DaskFuture._condition`.
-            promise.asked = future._lazy_condition is not None
+            promise.asked = future._watched
             future._need_surely(partial(self._has_ended, call))
-            known = call.function
-            if call.stage == QUEUED and not (known and known.mean and known.received < self.SMALL):
-                call.alone = True
             task = call.task
             if call.stage == SENT and task is not None:
                 task.used = True
@@ -329,6 +365,8 @@ class Promises:
         future._result, future._call = value, call
         call.future = DaskFuture(future._name, future._number, future._canceller)
         self._there.add(future)
+        if future._ends:
+            self._call_back(future)
         if promise.asked:
             self._bring(call, value, future)
 
@@ -511,6 +549,50 @@ class Brought:
 
     def __init__(self, key: str, outcome: Outcome) -> None:
         self.key, self.outcome = key, outcome
+
+
+def all_leaves(values: Iterable[Any]) -> bool:
+    """Tell whether no future can be within any of some values, by their types."""
+    return LEAVES.issuperset(map(type, values))
+
+
+def futures_in(values: Iterable[Any], most: int = MOST) -> list[DaskFuture[Any]]:
+    """Return the futures among some values, and within containers, dataclasses and partials.
+
+    Pickling finds them wherever they are, but later. `most`: objects to look at within others.
+    """
+    found: list[DaskFuture[Any]] = []
+    seen: set[int] = set()
+    stack: list[Iterable[Any]] = [values]
+    try:
+        while stack:
+            for value in stack.pop():
+                kind = type(value)
+                if kind in LEAVES:
+                    continue
+                if kind is DaskFuture:
+                    found.append(value)
+                elif most > 0 and id(value) not in seen:
+                    within = _within(value, kind)
+                    if within:
+                        seen.add(id(value))
+                        most -= len(within)
+                        stack.append(within)
+    except RuntimeError:  # another thread changes it just now
+        pass
+    return found
+
+
+def _within(value: Any, kind: type) -> Collection[Any]:
+    if kind in (list, tuple, set, frozenset):
+        return value  # type: ignore[no-any-return]
+    if kind is dict:
+        return [*value, *value.values()]
+    if kind is partial:
+        return [value.func, *value.args, *value.keywords.values()]
+    if hasattr(kind, "__dataclass_fields__"):
+        return [getattr(value, name, None) for name in kind.__dataclass_fields__]
+    return ()
 
 
 def label_of(future: DaskFuture[Any]) -> str:

@@ -102,7 +102,7 @@ class Settler:
         self.line: Line | None = None  # set when the cluster is up
         self._ledger, self._patience = ledger, patience
         self._give_up = give_up
-        self.promises = Promises(ledger, self.inbox.put, lambda: self.line)
+        self.promises = Promises(ledger, self.inbox.put, lambda: self.line, self.callbacks.put)
         self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
         self._warned: set[str] = set()  # packages of which versions differ
         self._opaque = opaque

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
 # The dispatcher and what it needs are imported when the first executor is made: the process
 # that starts the workers, which a first result waits for, is started before.
@@ -108,6 +108,10 @@ class DaskExecutor(Executor):
     Every method may be called from any thread. The constructor returns at once where it
     starts a cluster of its own; calls can be submitted while that comes up.
     """
+
+    #: Futures among the arguments of calls stand for their values, and need not be done: what
+    #: submits to any executor, such as `Graph`, may look for this.
+    takes_futures: ClassVar[bool] = True
 
     def __init__(
         self,

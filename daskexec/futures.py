@@ -36,6 +36,8 @@ class Canceller(Protocol):
 
     def ask(self, future: DaskFuture[Any]) -> None: ...
 
+    def is_there(self, future: DaskFuture[Any]) -> bool: ...
+
 
 class DaskFuture(concurrent.futures.Future[T]):
     """The result of a call that a `DaskExecutor` runs.
@@ -58,6 +60,7 @@ class DaskFuture(concurrent.futures.Future[T]):
         "_call",
         "_callbacks",
         "_canceller",
+        "_ends",
         "_exception",
         "_lazy_condition",
         "_name",
@@ -65,6 +68,7 @@ class DaskFuture(concurrent.futures.Future[T]):
         "_number",
         "_result",
         "_state",
+        "_watched",
         "_watchers",
     )
 
@@ -77,11 +81,13 @@ class DaskFuture(concurrent.futures.Future[T]):
         self._exception: BaseException | None = None
         self._lazy_condition: threading.Condition | None = None
         self._watchers: list[Any] | None = None
+        self._watched = False  # somebody has waited for it, or is about to
         self._callbacks: list[Callable[[DaskFuture[T]], object]] | None = None
         self._name, self._number, self._canceller = name, number, canceller
         self._call: Any = None  # the dispatcher's record, while the call is not settled
         # What the dispatcher does first when it is done; None: nothing.
         self._needed: list[Callable[[DaskFuture[T]], object]] | None = None
+        self._ends: list[Callable[[DaskFuture[T]], object]] | None = None  # see add_run_callback
 
     @property
     def key(self) -> str:
@@ -128,6 +134,7 @@ class DaskFuture(concurrent.futures.Future[T]):
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._own_condition()
+        self._watched = True
         self._ask()
         return condition
 
@@ -179,10 +186,30 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def running(self) -> bool:
         """Tell whether a worker has begun the call, or the task that it shares."""
-        if self._state != RUNNING:
-            return False
-        self._ask()
-        return True
+        return self._state == RUNNING and not self.is_remote()
+
+    def is_remote(self) -> bool:
+        """Tell whether the call has run, and its value is with the workers and not here.
+
+        So it is while other calls need the value, and nobody has done anything with the future
+        that asks for it, such as `done` or `result`; this method does not.
+        """
+        return (
+            self._state == RUNNING
+            and self._canceller is not None
+            and self._canceller.is_there(self)
+        )
+
+    def add_run_callback(self, fn: Callable[[DaskFuture[T]], object]) -> None:
+        """Have ``fn(future)`` called when the call has run or was cancelled.
+
+        As ``add_done_callback``, but the value is not asked for: it may be with the workers
+        still, see `is_remote`.
+        """
+        with self._own_condition():
+            self._ends = [*(self._ends or ()), fn]
+        if self._is_over() or self.is_remote():
+            self._run_ends()
 
     def done(self) -> bool:
         """Tell whether the call was cancelled or has finished."""
@@ -214,13 +241,25 @@ class DaskFuture(concurrent.futures.Future[T]):
         needed, self._needed = self._needed, None
         for then in needed or ():
             then(self)
-        if not self._callbacks:
+        if not self._callbacks and not self._ends:
             return
         if self._canceller is None or not self._canceller.takes_callbacks(self):
             self._run_callbacks()
 
+    def _run_ends(self) -> None:
+        with self._own_condition():
+            ends, self._ends = self._ends, None
+        self._run_each(ends or ())
+
     def _run_callbacks(self) -> None:
-        for callback in self._done_callbacks:
+        """Run all that is due: not those for when it is done, while its value is remote."""
+        if self._ends:
+            self._run_ends()
+        if self._callbacks and self._is_over():
+            self._run_each(self._callbacks)
+
+    def _run_each(self, callbacks: Iterable[Callable[[DaskFuture[T]], object]]) -> None:
+        for callback in callbacks:
             try:
                 callback(self)
             except KeyboardInterrupt:
