@@ -46,6 +46,7 @@ from typing import Any
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Ticket
 from daskexec._endings import Answer
+from daskexec._failures import needed_by
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import Where
 from daskexec._messages import Line
@@ -54,7 +55,7 @@ from daskexec._parcel import Parcel
 from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
-from daskexec._promises import LEAVES, all_leaves, futures_in
+from daskexec._promises import LEAVES, all_leaves, failed_of, futures_in, label_of
 from daskexec._settling import CHECK, Arrived, Settler, like
 from daskexec._tasks import IN_HAND, THERE, Call, Job, Raised, Stretch, Task, Value
 from daskexec.errors import Detached
@@ -154,8 +155,11 @@ class Dispatcher:
         needed = futures_in((fn, *args, *kwargs.values()))
         with self._ledger.changed:
             self.check_open()
-            if not needed or not self._promises.park_new(call, needed):
+            failed = failed_of(needed)
+            if failed is None and not (needed and self._promises.park_new(call, needed)):
                 self._ledger.add(call)
+        if failed is not None:
+            _fail_with(call, failed)
         return future
 
     def give_way(self) -> None:
@@ -644,6 +648,16 @@ class Dispatcher:
         for stretch in stretches:
             stretch.job.fill(stretch.first, [Raised(error()) for _ in stretch.items])
         self._promises.end(lambda _: error())
+
+
+def _fail_with(call: Call, failed: DaskFuture[Any]) -> None:
+    """End a call that was given a future which has failed or was cancelled."""
+    future, call.future._call = call.future, None
+    if failed._exception is None:
+        future._cancel_now()
+    else:
+        error = needed_by(failed._exception, label_of(failed), label_of(future))
+        future._finish(error=error)
 
 
 def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:

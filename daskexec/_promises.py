@@ -59,7 +59,17 @@ from daskexec._tasks import (
 from daskexec.errors import NotFetched, WorkerDied
 from daskexec.futures import DaskFuture
 
-__all__ = ["LEAVES", "Arguments", "Brought", "Ended", "Promises", "all_leaves", "futures_in"]
+__all__ = [
+    "LEAVES",
+    "Arguments",
+    "Brought",
+    "Ended",
+    "Promises",
+    "all_leaves",
+    "failed_of",
+    "futures_in",
+    "label_of",
+]
 
 #: Types whose instances have no future within them.
 LEAVES = frozenset(
@@ -581,6 +591,14 @@ def futures_in(values: Iterable[Any], most: int = MOST) -> list[DaskFuture[Any]]
     except RuntimeError:  # another thread changes it just now
         pass
     return found
+
+
+def failed_of(futures: Iterable[DaskFuture[Any]]) -> DaskFuture[Any] | None:
+    """Return the first of some futures that has failed or was cancelled."""
+    for future in futures:
+        if future._is_over() and (future._exception is not None or future.cancelled()):
+            return future
+    return None
 
 
 def _within(value: Any, kind: type) -> Collection[Any]:
