@@ -18,6 +18,10 @@ A failed or cancelled property takes along, at once, all that need it: none of t
 submitted, and a done-callback of a failed call submits nothing. (Pools fail their calls, and
 cancel them at shutdown, with a lock held that `submit` takes.)
 
+On an executor that takes futures as arguments nothing waits for values: a property is submitted
+as soon as the calls of all that it needs were, and given their futures (`Node.early`). That these
+have run is heard without their values (`_watch`); a value that is wanted here is brought then.
+
 Each thread keeps a list of steps and works it off in a loop, so that executors which run or
 finish a call within `submit` do not nest: a chain of properties of any length takes no stack.
 """

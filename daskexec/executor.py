@@ -216,7 +216,8 @@ class DaskExecutor(Executor):
         *args, **kwargs
             Its arguments, all of them: no keyword is taken from them. Futures among them,
             of this or any other executor and at any depth, stand for their values: the call
-            starts when they are done, and fails with what the first of them to fail raised.
+            starts when they are done. It fails with what the first of them to fail raised,
+            and a note that names the calls; it is cancelled if one of them is.
 
         Returns
         -------
@@ -235,6 +236,16 @@ class DaskExecutor(Executor):
         -----
         What cannot be pickled fails the future, not this method. Within a call that runs on
         a worker, submitting gives the worker's thread back for other calls.
+
+        A future of this executor that becomes an argument before it is done is not fetched:
+        its value, if it takes over 4 kB, stays with the workers for the calls that need it,
+        each of which has an object of its own. The future is done when the value is here,
+        which anything that looks at it asks for: ``result``, ``exception``, ``done``, ``wait``,
+        ``as_completed``, a callback, ``await``. (``is_remote`` and ``add_run_callback`` do not.)
+        When it is dropped and no call needs the value, the workers let go of it; if they lose
+        it before, its call is run again, three times at most. At ``shutdown`` values below
+        1 MiB whose futures are still referenced are fetched; a larger one that nobody has
+        asked for by then is not, and its future raises ``NotFetched``.
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")
