@@ -55,7 +55,7 @@ from daskexec._parcel import Parcel
 from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
-from daskexec._promises import LEAVES, all_leaves, failed_of, futures_in, label_of
+from daskexec._promises import LEAVES, failed_of, futures_in, label_of
 from daskexec._settling import CHECK, Arrived, Settler, like
 from daskexec._tasks import IN_HAND, THERE, Call, Job, Raised, Stretch, Task, Value
 from daskexec.errors import Detached
@@ -115,6 +115,7 @@ class Dispatcher:
         self._settler = Settler(self._ledger, patience or Patience(), self._break, opaque)
         self._promises = self._settler.promises
         self._promises.owner = self
+        self._promises.leaving = not max_calls  # a worker that is replaced takes its values along
         self._parting: Parting | None = None
         self._left_as = ""
         self._packer = Packer(  # the dispatcher thread's
@@ -149,8 +150,9 @@ class Dispatcher:
         self.give_way()
         call = self.make_call(fn, args, kwargs, options)
         future = call.future
-        if all_leaves(args) and (not kwargs or all_leaves(kwargs.values())) and type(fn) in LEAVES:
-            self.enter(call)
+        plain = LEAVES.issuperset
+        if type(fn) in LEAVES and plain(map(type, args)) and plain(map(type, kwargs.values())):
+            self.enter(call)  # there is nothing within these
             return future
         needed = futures_in((fn, *args, *kwargs.values()))
         with self._ledger.changed:

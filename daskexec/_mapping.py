@@ -22,7 +22,7 @@ from typing import Any, Literal
 from daskexec._dispatcher import Dispatcher
 from daskexec._failures import Failure
 from daskexec._frames import load_result
-from daskexec._promises import futures_in
+from daskexec._promises import LEAVES, futures_in
 from daskexec._tasks import Call, Raised, Stretch
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -98,9 +98,9 @@ class MapJob:
                 self._taken += 1
                 self._dispatcher.enter(call)
         elif items:
-            futures = futures_in(items if self.single else chain.from_iterable(items), 0)
-            if futures:
-                self._dispatcher.use(futures)
+            flat = items if self.single else [*chain.from_iterable(items)]
+            if not LEAVES.issuperset(map(type, flat)):
+                self._dispatcher.use(futures_in(flat, 0))
             self._stretch = Stretch(self, self._taken, items)
             self._taken += len(items)
             self._dispatcher.enter(self._stretch)

@@ -65,7 +65,6 @@ __all__ = [
     "Brought",
     "Ended",
     "Promises",
-    "all_leaves",
     "failed_of",
     "futures_in",
     "label_of",
@@ -172,6 +171,7 @@ class Promises:
         self._there: weakref.WeakSet[DaskFuture[Any]] = weakref.WeakSet()
         self._brought: dict[str, tuple[Value, DaskFuture[Any]]] = {}  # by the key of the attempt
         self.owner: Any = None  # whose futures these are
+        self.leaving = True  # whether values may be left with workers: not where these end soon
 
     # -- before a call is sent: the dispatcher thread -------------------------------------------
 
@@ -326,7 +326,7 @@ class Promises:
     def sent(self, task: Task) -> None:
         """Have a sent task's result left where it is, if others need it."""
         line = self._line()
-        if task.used and len(task.load) == 1 and line is not None:
+        if self.leaving and task.used and len(task.load) == 1 and line is not None:
             line.backend.leave(task.key)
 
     # -- when it has run: the settle thread ------------------------------------------------------
@@ -561,11 +561,6 @@ class Brought:
         self.key, self.outcome = key, outcome
 
 
-def all_leaves(values: Iterable[Any]) -> bool:
-    """Tell whether no future can be within any of some values, by their types."""
-    return LEAVES.issuperset(map(type, values))
-
-
 def futures_in(values: Iterable[Any], most: int = MOST) -> list[DaskFuture[Any]]:
     """Return the futures among some values, and within containers, dataclasses and partials.
 
@@ -584,7 +579,7 @@ def futures_in(values: Iterable[Any], most: int = MOST) -> list[DaskFuture[Any]]
                     found.append(value)
                 elif most > 0 and id(value) not in seen:
                     within = _within(value, kind)
-                    if within:
+                    if within and not LEAVES.issuperset(map(type, within)):
                         seen.add(id(value))
                         most -= len(within)
                         stack.append(within)

@@ -245,7 +245,9 @@ class DaskExecutor(Executor):
         When it is dropped and no call needs the value, the workers let go of it; if they lose
         it before, its call is run again, three times at most. At ``shutdown`` values below
         1 MiB whose futures are still referenced are fetched; a larger one that nobody has
-        asked for by then is not, and its future raises ``NotFetched``.
+        asked for by then is not, and its future raises ``NotFetched``. (With
+        ``max_tasks_per_child`` values do pass through this process, as bytes: workers that
+        are replaced cannot keep them.)
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")

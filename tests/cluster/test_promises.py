@@ -380,6 +380,14 @@ def test_lost_with_its_worker(gates: Gates) -> None:
         assert executor.submit(len, [value, step]).result(LIMIT) == 2
 
 
+def test_workers_that_are_replaced() -> None:
+    """Where each call has a process of its own, values outlive that."""
+    with DaskExecutor(1, max_tasks_per_child=1) as executor:
+        value = executor.submit(Guarded, BIG, CLIENT)
+        step = executor.submit(promised.on, value)
+        assert executor.submit(promised.told, step).result(LIMIT) == (2, BIG)
+
+
 def test_lost_once_too_often(gates: Gates) -> None:
     """What loses its value again and again fails, and so does what needs it."""
     with DaskExecutor(1) as executor:
