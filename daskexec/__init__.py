@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from daskexec.errors import GraphError as GraphError
     from daskexec.errors import InitializerFailed as InitializerFailed
     from daskexec.errors import InsecureConnection as InsecureConnection
+    from daskexec.errors import NotFetched as NotFetched
     from daskexec.errors import PackageMissing as PackageMissing
     from daskexec.errors import RemoteError as RemoteError
     from daskexec.errors import RemoteTraceback as RemoteTraceback
@@ -55,6 +56,7 @@ _HOMES = {
     "GraphRun": "daskexec.graph",
     "InitializerFailed": "daskexec.errors",
     "InsecureConnection": "daskexec.errors",
+    "NotFetched": "daskexec.errors",
     "PackageMissing": "daskexec.errors",
     "RemoteError": "daskexec.errors",
     "RemoteTraceback": "daskexec.errors",

@@ -15,7 +15,6 @@ objects are for `daskexec._placing`):
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
-- ``Client._gather_future``, to get rid of one that was cancelled.
 - ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
   ``add_done_callback`` runs all callbacks of a process one after the other on one thread.
@@ -27,33 +26,23 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import pickle
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
-from distributed import Client, Future
+from distributed import Future
 from distributed.scheduler import KilledWorker
 from distributed.utils import offload
 
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle, CodePlugin
+from daskexec._fetching import Fetching
+from daskexec._hub import Hub
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import (
-    Cut,
-    Done,
-    Ends,
-    Failed,
-    Lost,
-    Slow,
-    Started,
-    Surveyed,
-    Threads,
-    Waits,
-)
+from daskexec._messages import Done, Ends, Failed, Lost, Surveyed, There, Threads
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -71,7 +60,17 @@ RemoteFuture: TypeAlias = Any
 class _Need:
     """A ticket that needs large objects, while it is not done."""
 
-    __slots__ = ("ahead", "generation", "large", "losses", "options", "placed", "ticket", "where")
+    __slots__ = (
+        "ahead",
+        "generation",
+        "large",
+        "losses",
+        "options",
+        "placed",
+        "ticket",
+        "values",
+        "where",
+    )
 
     def __init__(
         self,
@@ -80,12 +79,27 @@ class _Need:
         ahead: float,
         large: Sequence[Large],
         where: Where | None,
+        values: Sequence[tuple[str, Any]],
         generation: int,
     ) -> None:
         self.ticket, self.options, self.ahead, self.large = ticket, options, ahead, large
-        self.where, self.generation = where, generation
+        self.where, self.values, self.generation = where, values, generation
         self.placed: list[RemoteFuture] = []  # the objects, of the last attempt
         self.losses = 0  # attempts that Dask forgot, since a large object was lost
+
+
+class _Remote:
+    """What keeps the value of a call on the cluster, while somebody may need it."""
+
+    __slots__ = ("__weakref__", "future")
+
+    def __init__(self, future: RemoteFuture) -> None:
+        self.future = future  # Dask forgets the value when this goes
+
+    @property
+    def lost(self) -> bool:
+        """Whether Dask has given up on it."""
+        return self.future.status in ("cancelled", "error")
 
 
 class DaskBackend:
@@ -109,13 +123,8 @@ class DaskBackend:
 
     #: Seconds between two looks at the connection and the number of threads.
     PULSE = 1.0
-    #: Seconds after which results that are here are released. Dask sends at most one message
-    #: every 10 ms: a release on its own would hold up the call submitted right after it.
-    RELEASE_DELAY = 0.05
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
-    #: Transfers of results that may be under way at the same time.
-    TRANSFERS = 4
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
@@ -123,9 +132,6 @@ class DaskBackend:
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
     TIME = "a worker with more of its lifetime left"
-    #: Seconds for which transfers that fail are tried again, and between two attempts. A
-    #: network that is cut breaks them first; that the scheduler is lost shows later.
-    RETRY_FOR, RETRY_AFTER = 60.0, 1.0
 
     def __init__(
         self,
@@ -141,21 +147,20 @@ class DaskBackend:
         self.topic: str = client.id
         self.address: str = self.client.scheduler.address
         self._report = report
-        self._direct = direct
         self._coming = coming
         self._inherits = inherits
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
         # Entered by send(); otherwise touched on the loop only.
         self._futures: dict[str, RemoteFuture] = {}
-        self._fresh: list[RemoteFuture] = []
-        self._spent: list[RemoteFuture] = []
         self._needs: dict[str, _Need] = {}
+        self._values: dict[str, Sequence[tuple[str, Any]]] = {}  # what sent tasks need of others
+        self._staying: set[str] = set()  # tasks of which the results are to stay where they are
+        self._remotes: weakref.WeakSet[_Remote] = weakref.WeakSet()
+        self._briefs: dict[str, Outcome] = {}  # and what is known of these, if it was said
+        self._direct = direct
         self._placing = Placing(client, executor, self.alive, direct, coming)
-        self._transfers = 0
-        self._failing_since: float | None = None  # transfers
-        self._failed_last = 0.0
-        self._fetching: set[Any] = set()
+        self._fetching = Fetching(self, client, direct)
         self._lost = False
         self._closed = self._hushed = False
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -202,15 +207,16 @@ class DaskBackend:
         ahead: float = 0.0,
         large: Sequence[Large] = (),
         where: Where | None = None,
+        values: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
         with self._gate_lock:
             if self._gate is not None:
-                self._gate[ticket.key] = (ticket, options, ahead, large, where)
+                self._gate[ticket.key] = (ticket, options, ahead, large, where, values)
                 if self._survey is not None and len(self._gate) > 1:  # one is there anyway
                     self._survey.stand_in()
                 return
-        self._send_now(ticket, options, ahead, large, where)
+        self._send_now(ticket, options, ahead, large, where, values)
 
     def _send_now(
         self,
@@ -219,13 +225,14 @@ class DaskBackend:
         ahead: float,
         large: Sequence[Large],
         where: Where | None,
+        values: Sequence[tuple[str, Any]] = (),
     ) -> None:
         if large:
-            need = _Need(ticket, options, ahead, large, where, self.client.generation)
+            need = _Need(ticket, options, ahead, large, where, values, self.client.generation)
             self._needs[ticket.key] = need
             self._loop.call_soon_threadsafe(self._spawn_supply, need)
             return
-        future = self._submit(ticket, options, ahead, where)
+        future = self._submit(ticket, options, ahead, where, (), values)
         self._loop.call_soon_threadsafe(self._watch, future)
 
     def _submit(
@@ -235,7 +242,10 @@ class DaskBackend:
         ahead: float,
         where: Where | None,
         large: Iterable[RemoteFuture] = (),
+        values: Sequence[tuple[str, Any]] = (),
     ) -> RemoteFuture:
+        if values:
+            self._values[ticket.key] = values
         resources = dict(options.resources) if options.resources else {}
         workers = list(options.workers) if options.workers else []
         if where is not None:
@@ -247,6 +257,7 @@ class DaskBackend:
                 _remote.run_task,
                 ticket,
                 *large,
+                *(remote.future for _, remote in values),
                 key=ticket.key,
                 pure=False,
                 fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
@@ -257,6 +268,22 @@ class DaskBackend:
             )
         self._futures[ticket.key] = future
         return future
+
+    def leave(self, key: str) -> None:
+        """Leave the result of a task where it is, if it is large; report that it is `There`."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._leave, key)
+
+    def bring(self, remote: _Remote) -> None:
+        """Fetch what is there; report it as `Done` under the key that it was reported by."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._bring_back, remote)
+
+    def bring_now(self, remotes: Sequence[_Remote]) -> list[Outcome | None]:
+        """Fetch what is there; blocks. None for what is lost."""
+        gathering = self._run(self._gather([remote.future for remote in remotes]))
+        found: list[Outcome | None] = gathering.result(self.UPLOAD)
+        return found
 
     def hold(self, on: bool) -> None:
         """Let go of no result, nor of the initializer, until told otherwise; blocks.
@@ -313,6 +340,10 @@ class DaskBackend:
                 f"{bundle.origin}; some may be paused or cut off"
             ) from None
 
+    def report(self, message: Any) -> None:
+        """Report a message of the workers."""
+        self._report(message)
+
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
         with self._gate_lock:
@@ -324,7 +355,11 @@ class DaskBackend:
             raise KeyError(key)
         return self._plain(outcome, name)
 
-    def plain_future(self, blob: bytes, name: str) -> RemoteFuture:
+    def future_of(self, remote: _Remote, name: str) -> RemoteFuture:
+        """Return a Dask future named `name` for the plain value of what is there."""
+        return self._plain(remote.future, name)
+
+    def plain_future(self, blob: Any, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for an already pickled value."""
         return self._plain(Outcome("ran", [blob]), name)
 
@@ -350,7 +385,7 @@ class DaskBackend:
         """Stop listening, at once; on the client's loop, before somebody closes the client."""
         if not self._hushed:
             self._hushed = True
-            _Hub.of(self.client).leave(self)
+            Hub.of(self.client).leave(self)
 
     def close(self) -> None:
         """Stop listening and release what is left; the client stays as it is. Blocks."""
@@ -373,7 +408,7 @@ class DaskBackend:
     # -- on the client's loop --------------------------------------------------------------
 
     async def _start(self, initializer: bytes | None) -> None:
-        _Hub.of(self.client).join(self)
+        Hub.of(self.client).join(self)
         if self._survey is not None:
             workers = [*await self.client.nthreads(asynchronous=True)]
             await self._survey.begin(workers)
@@ -400,14 +435,14 @@ class DaskBackend:
             ) from exc
 
     async def _hold(self, on: bool) -> None:
-        self._holding = on
+        self._holding = self._fetching.holding = on
         if not on:
             self._held.clear()
-            self._release()
+            self._fetching.release()
 
     async def _adopt(self, topic: str, keys: list[str]) -> None:
         client, noted, asked = self.client, asyncio.Event(), f"{topic}-{self.topic}"
-        client.subscribe_topic(topic, _Hub.of(client)._on_event)
+        client.subscribe_topic(topic, Hub.of(client).on_event)
         futures: dict[str, RemoteFuture] = {key: Future(key, client) for key in keys}
         client._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
         # Messages of a client are handled in order: once it hears of this topic, so was that.
@@ -498,7 +533,7 @@ class DaskBackend:
         return await self.client.scheduler.identity(n_workers=-1)
 
     def _watch(self, future: RemoteFuture) -> None:
-        self._release()
+        self._fetching.release()
         self._spawn(self._wait(future))
 
     async def _wait(self, future: RemoteFuture) -> None:
@@ -508,15 +543,18 @@ class DaskBackend:
             status = future.status
         if future.key not in self._futures:
             return
+        if status != "finished" and future.key in self._values and await self._misses(future):
+            return
         if status == "cancelled" and future.key in self._needs and self.alive():
             await asyncio.sleep(self.AFTER_DEATH)  # its large objects' states arrive, too
             if await self._supply_again(future):
                 return
         if status == "finished":
-            self._fresh.append(future)
-            if self._transfers < self.TRANSFERS:
-                self._transfers += 1
-                self._spawn(self._fetch())
+            brief = self._briefs.get(future.key)
+            if brief is not None and future.key in self._staying:
+                self._stay(future, brief)
+            else:
+                self._fetching.fetch(future)
         elif status == "error":
             self._drop(future.key)
             self._report(Failed(future.key, future._state.exception))
@@ -530,12 +568,15 @@ class DaskBackend:
     def _drop(self, key: str) -> RemoteFuture | None:
         """Have nothing more to do with a task; return its future, unless that was so before."""
         self._needs.pop(key, None)
+        self._values.pop(key, None)
+        self._staying.discard(key)
+        self._briefs.pop(key, None)
         future = self._futures.pop(key, None)
         if self._holding:
             self._held.append(future)
         return future
 
-    # -- large objects: each a Dask value of its own, on the client's loop -------------------
+    # -- large objects: each a Dask value of its own, on the client's loop ---------------------
 
     def _spawn_supply(self, need: _Need) -> None:
         if self._needs.get(need.ticket.key) is need and not self._closed:
@@ -548,15 +589,17 @@ class DaskBackend:
             need.placed = [
                 await self._placing.place(large, self._tasks_with(large)) for large in need.large
             ]
-            self._failing_since = None
+            self._fetching.worked()
             if self._needs.get(key) is not need or self._closed:
                 return  # withdrawn meanwhile
-            future = self._submit(need.ticket, need.options, need.ahead, need.where, need.placed)
+            future = self._submit(
+                need.ticket, need.options, need.ahead, need.where, need.placed, need.values
+            )
         except Exception as exc:
             if not self.alive():
                 self._lose()
-            elif self._try_again(exc):
-                self._loop.call_later(self.RETRY_AFTER, self._spawn_supply, need)
+            elif self._fetching.try_again(exc):
+                self._loop.call_later(Fetching.RETRY_AFTER, self._spawn_supply, need)
             elif self._needs.get(key) is need:
                 self._drop(key)
                 self._report(Failed(key, exc))
@@ -595,92 +638,101 @@ class DaskBackend:
             self._spawn_supply(need)
         return True
 
-    async def _fetch(self) -> None:
-        batch: dict[str, RemoteFuture] = {}
-        task = asyncio.current_task()
-        self._fetching.add(task)
-        try:
-            await asyncio.sleep(0)  # results that arrived in the same message come along
-            while self._fresh and not self._lost:
-                batch = {f.key: f for f in self._fresh if f.key in self._futures}
-                self._fresh = []
-                found = await self.client.gather(
-                    batch, errors="skip", direct=self._direct, asynchronous=True
-                )
-                self._failing_since = None
-                for key, outcome in found.items():
-                    self._deliver(batch[key], outcome)
-        except asyncio.CancelledError:
-            if self._closed:
-                raise
-            for future in batch.values():  # see retry_transfers
-                self._loop.call_later(self.AFTER_DEATH, self._wait_again, future)
-        except Exception as exc:
-            if not self.alive():
-                self._lose()
-                return
-            if self._try_again(exc):
-                for future in batch.values():
-                    self._loop.call_later(self.RETRY_AFTER, self._wait_again, future)
-                return
-            for key in batch:
-                if self._drop(key) is not None:
-                    self._report(Failed(key, exc))
-        finally:
-            self._fetching.discard(task)
-            self._transfers -= 1
+    # -- results that stay where they are -------------------------------------------------------
 
-    def _try_again(self, error: Exception) -> bool:
-        """Tell whether a transfer that failed is to be tried again."""
-        if not isinstance(error, (OSError, asyncio.TimeoutError)):
+    def _leave(self, key: str) -> None:
+        if key in self._futures or key in self._needs or key in (self._gate or ()):
+            self._staying.add(key)
+
+    def told_of(self, key: str, brief: Outcome) -> None:
+        """Take what is known of an outcome that will be there: ahead of Dask's word, too."""
+        if key in self._futures:
+            self._briefs[key] = brief
+
+    def _stay(self, future: RemoteFuture, brief: Outcome) -> None:
+        if self._drop(future.key) is not None:
+            remote = _Remote(future)
+            self._remotes.add(remote)
+            self._report(There(future.key, brief, remote))
+
+    def _bring_back(self, remote: _Remote) -> None:
+        if self.over():
+            return
+        # A future of its own: the other one stays while somebody needs the value there.
+        future: RemoteFuture = Future(remote.future.key, self.client)
+        self._futures[future.key] = future
+        self._spawn(self._wait(future))
+
+    async def _gather(self, futures: list[RemoteFuture]) -> list[Outcome | None]:
+        batch = {future.key: future for future in futures}
+        found = await self.client.gather(
+            batch, errors="skip", direct=self._direct, asynchronous=True
+        )
+        return [found.get(future.key) for future in futures]
+
+    async def _misses(self, future: RemoteFuture) -> bool:
+        """Report a task that Dask gave up as one that misses values, if it does."""
+        await asyncio.sleep(self.AFTER_DEATH)  # their states arrive, too
+        values = self._values.get(future.key, ())
+        lost = [key.encode() for key, remote in values if remote.lost]
+        if not lost or not self.alive():
             return False
-        now, before = self._loop.time(), self._failed_last
-        self._failed_last = now
-        if self._failing_since is None or now - before > self.RETRY_FOR:  # that is past
-            self._failing_since = now
-        return now - self._failing_since < self.RETRY_FOR
+        if self._drop(future.key) is not None:
+            self._report(Done(future.key, Outcome("missing", lost, count=0)))
+        return True
+
+    # -- for the transfers -----------------------------------------------------------------
 
     def retry_transfers(self) -> None:
         """Start the transfers that are under way anew, since a worker has died.
 
-        On the client's loop. Dask would go on trying to reach the dead one for 30 s.
+        On the client's loop.
         """
-        for task in self._fetching:
-            task.cancel()
-        self._loop.call_soon(self._forget_cancelled_gather)
+        self._fetching.again()
 
-    def _forget_cancelled_gather(self) -> None:
-        # A gather cancelled before its first step stays behind for others to attach to.
-        gather = self.client._gather_future
-        if gather is not None and gather.cancelled():
-            self.client._gather_future = None
+    def over(self) -> bool:
+        """Tell whether nothing is to be fetched any more."""
+        return self._lost or self._closed
 
-    def _wait_again(self, future: RemoteFuture) -> None:
+    def ended(self) -> None:
+        """Take note that the connection is lost."""
+        self._lose()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine that ends with the backend."""
+        return self._spawn(work)
+
+    def to_fetch(self, future: RemoteFuture) -> bool:
+        """Tell whether somebody still waits for it."""
+        if future.key in self._staying and future.key in self._briefs:  # said meanwhile
+            self.wait_again(future)
+            return False
+        return future.key in self._futures
+
+    def wait_again(self, future: RemoteFuture) -> None:
+        """Fetch a result when it is there."""
         if future.key in self._futures and not self._closed:
             self._spawn(self._wait(future))
 
-    def _deliver(self, future: RemoteFuture, outcome: Outcome | None) -> None:
+    def failed(self, key: str, error: BaseException) -> None:
+        """Take note that a result cannot be fetched."""
+        if self._drop(key) is not None:
+            self._report(Failed(key, error))
+
+    def deliver(self, future: RemoteFuture, outcome: Outcome | None) -> None:
+        """Take what has arrived."""
         if not isinstance(outcome, Outcome):  # its worker was lost meanwhile: wait again
-            self._wait_again(future)
+            self.wait_again(future)
             return
         if self._drop(future.key) is not None:
             self._report(Done(future.key, outcome))
-            if not self._spent:
-                self._loop.call_later(self.RELEASE_DELAY, self._release)
-            self._spent.append(future)
+            self._fetching.spent(future)
 
-    def _told(self, key: str, outcome: Outcome) -> None:
+    def told(self, key: str, outcome: Outcome) -> None:
         """Take an outcome that came with an event, ahead of Dask's word that it is there."""
         future = self._futures.get(key)
         if future is not None:
-            self._deliver(future, outcome)
-
-    def _release(self) -> None:
-        if self._holding:
-            return
-        spent, self._spent = self._spent, []
-        for future in spent:
-            future.release()
+            self.deliver(future, outcome)
 
     async def _withdraw(self, keys: list[str]) -> set[str]:
         with self._gate_lock:
@@ -743,6 +795,7 @@ class DaskBackend:
             self._gate = None
         self._futures.clear()
         self._needs.clear()
+        self._values.clear()
         self._report(Lost(self.loss()))
 
     async def _close(self) -> None:
@@ -756,8 +809,11 @@ class DaskBackend:
             future.release()
         self._futures.clear()
         self._needs.clear()
+        self._values.clear()
+        for remote in list(self._remotes):
+            remote.future.release()
         self._placing.clear()
-        self._release()
+        self._fetching.release()
         if self._holding:
             return  # the initializer is another's now, and so is the code that was brought
         for name in self._plugins if self.client.status == "running" else ():
@@ -768,71 +824,3 @@ class DaskBackend:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-class _Hub:
-    """Hands the workers' messages to the backends that share a client.
-
-    A client has one handler for each topic, so the backends cannot subscribe for themselves.
-    The topic is the client's own id: the scheduler forgets it with the client. Lives on the
-    client's loop; `_lock` guards the table of hubs alone.
-    """
-
-    _lock = threading.Lock()
-    _hubs: ClassVar[weakref.WeakKeyDictionary[Client, _Hub]] = weakref.WeakKeyDictionary()
-
-    def __init__(self, client: Client) -> None:
-        self._client = weakref.ref(client)
-        self._backends: dict[str, DaskBackend] = {}
-
-    @classmethod
-    def of(cls, client: Client) -> _Hub:
-        with cls._lock:
-            hub = cls._hubs.get(client)
-            if hub is None:
-                hub = cls._hubs[client] = cls(client)
-                client.subscribe_topic(client.id, hub._on_event)
-        return hub
-
-    def join(self, backend: DaskBackend) -> None:
-        self._backends[backend.executor] = backend
-
-    def leave(self, backend: DaskBackend) -> None:
-        self._backends.pop(backend.executor, None)
-        client = self._client()
-        with self._lock:
-            if self._backends or client is None or self._hubs.get(client) is not self:
-                return
-            del self._hubs[client]
-        if client.status == "running":
-            # Or the scheduler would try to tell the client of its own end.
-            client.unsubscribe_topic(client.id)
-
-    def _on_event(self, event: tuple[float, Any]) -> None:
-        _, message = event
-        if not isinstance(message, dict):
-            return
-        backend = self._backends.get(message.get("daskexec", ""))
-        if backend is not None and "done" in message:
-            backend._told(message["done"], pickle.loads(message["outcome"]))
-        elif backend is not None and "cut" in message:
-            cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
-            backend._report(cut)
-        elif backend is not None and "waits" in message:
-            backend._report(Waits(key=message["waits"], begun=message["begun"]))
-        elif backend is not None and "slow" in message:
-            backend._report(Slow(key=message["slow"], worker=message["worker"]))
-        elif backend is not None:
-            backend._report(
-                Started(
-                    key=message["key"],
-                    worker=message["worker"],
-                    name=message["name"],
-                    pid=message["pid"],
-                    worn=message.get("worn", False),
-                    left=message.get("left", 0.0),
-                    lifetime=message.get("lifetime", 0.0),
-                    host=message.get("host", ""),
-                    began=message.get("began", 0.0),
-                )
-            )

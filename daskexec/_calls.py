@@ -57,9 +57,15 @@ class Load:
         Each of these items is the only argument of its call; else a tuple of all.
     large : sequence of Large
         What the calls refer to; it travels beside them. The client's only.
+    given : list of str
+        Keys of the earlier calls whose outcomes come with the task, in their order.
+    bodies : dict of str to Body
+        What other earlier calls came to, by their keys.
+    values : sequence of (str, Any)
+        Keys of the first ones, and the backend's own word for their values. The client's only.
     """
 
-    __slots__ = ("calls", "functions", "large", "single", "which")
+    __slots__ = ("bodies", "calls", "functions", "given", "large", "single", "values", "which")
 
     def __init__(
         self,
@@ -67,14 +73,21 @@ class Load:
         which: list[int] | None,
         calls: list[bytes] | bytes,
         single: bool = False,
+        given: list[str] | None = None,
+        bodies: dict[str, Body] | None = None,
     ) -> None:
         self.functions, self.which, self.calls = functions, which, calls
         self.single = single
         self.large: Sequence[Large] = ()
+        self.values: Sequence[tuple[str, Any]] = ()
+        self.given, self.bodies = given, bodies
 
     def pack(self) -> bytes:
         """Return it as bytes."""
-        return pickle.dumps((self.functions, self.which, self.calls, self.single), 5)
+        fields: tuple[Any, ...] = (self.functions, self.which, self.calls, self.single)
+        if self.given or self.bodies:
+            fields = (*fields, self.given, self.bodies)
+        return pickle.dumps(fields, 5)
 
     @classmethod
     def unpack(cls, blob: Any) -> Load:
@@ -182,7 +195,9 @@ class Outcome:
         process, `pid`, began the task and did not finish it: `bodies` is what it has left,
         the call after these is the one it was running); "withdrawn" (stopped before);
         "leaving" (its worker ends too soon for it: `bodies` has the worker's address, `seconds`
-        what is left to it and its lifetime).
+        what is left to it and its lifetime); "missing" (not begun: earlier calls, whose keys are
+        the bodies, have no value any more); "there" (it ran, and its only body, of `detail`
+        bytes, is left where it is).
     first, count : int
         Index of the call that the first body belongs to, and how many there are.
     bodies : list of bytes or Failure, or bytes
@@ -194,7 +209,8 @@ class Outcome:
     pid : int
         Process that ran it, or began it.
     detail : int
-        Of a refusal: how far the other process had come (`daskexec._board`).
+        Of a refusal: how far the other process had come (`daskexec._board`). Of what is there:
+        its size.
     place : (str, str, str) or None
         Address, name and host of the worker that ran it.
     began : float
@@ -244,7 +260,17 @@ class Outcome:
     def size(self) -> int:
         """Return about how many bytes the results take."""
         bodies = self.bodies
+        if self.kind == "there":
+            return self.detail
         return sum(map(size_of, bodies)) if isinstance(bodies, list) else len(bodies)
+
+    def brief(self) -> Outcome:
+        """Return all of it but the bodies, as one that is there."""
+        other = Outcome.__new__(Outcome)
+        for name in Outcome.__slots__:
+            setattr(other, name, getattr(self, name))
+        other.kind, other.bodies, other.detail = "there", [], self.size()
+        return other
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         bodies: Any = self.bodies

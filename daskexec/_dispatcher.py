@@ -10,7 +10,8 @@
                         says, while the window
                         is open
                         pickle each call alone  (error -> its own future;
-                        PARKED while a future among the arguments is not done)
+                        PARKED while a future among the arguments is not done:
+                        see `daskexec._promises`)
                         SENT ------------------->  scheduler -> worker
                                                    started event ------> RUNNING
                                                    outcome ------------> unpickle, FINISHED
@@ -37,7 +38,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from time import time
@@ -46,6 +47,7 @@ from typing import Any
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Ticket
 from daskexec._endings import Answer
+from daskexec._failures import needed_by
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import Where
 from daskexec._messages import Line
@@ -54,8 +56,9 @@ from daskexec._parcel import Parcel
 from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
+from daskexec._promises import LEAVES, failed_of, futures_in, label_of
 from daskexec._settling import CHECK, Arrived, Settler, like
-from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
+from daskexec._tasks import IN_HAND, THERE, Call, Job, Raised, Stretch, Task, Value
 from daskexec.errors import Detached
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -112,11 +115,15 @@ class Dispatcher:
         self._max_calls = max_calls
         self._ledger = Ledger(policy)
         self._settler = Settler(self._ledger, patience or Patience(), self._break, opaque)
+        self._promises = self._settler.promises
+        self._promises.owner = self
+        self._promises.leaving = not max_calls  # a worker that is replaced takes its values along
         self._parting: Parting | None = None
         self._left_as = ""
         self._packer = Packer(  # the dispatcher thread's
             executor,
             self._ledger,
+            promises=self._settler.promises,
             park=self._park,
             refuse=self._unsendable,
             refuse_items=self._settler.fail_items,
@@ -145,7 +152,18 @@ class Dispatcher:
         self.give_way()
         call = self.make_call(fn, args, kwargs, options)
         future = call.future
-        self.enter(call)
+        plain = LEAVES.issuperset
+        if type(fn) in LEAVES and plain(map(type, args)) and plain(map(type, kwargs.values())):
+            self.enter(call)  # there is nothing within these
+            return future
+        needed = futures_in((fn, *args, *kwargs.values()))
+        with self._ledger.changed:
+            self.check_open()
+            failed = failed_of(needed)
+            if failed is None and not (needed and self._promises.park_new(call, needed)):
+                self._ledger.add(call)
+        if failed is not None:
+            _fail_with(call, failed)
         return future
 
     def act_for(self, home: str, initialized: bool) -> None:
@@ -201,6 +219,10 @@ class Dispatcher:
         """Add an item to a stretch that is queued; False if none of it is any more."""
         self.check_open()
         return self._ledger.extend(stretch, item)
+
+    def use(self, futures: list[DaskFuture[Any]]) -> None:
+        """Take note that futures are among the arguments of calls to come."""
+        self._promises.use(futures)
 
     def check_open(self) -> None:
         """Raise what ``submit`` raises on a broken, closed or forked executor."""
@@ -264,6 +286,16 @@ class Dispatcher:
                 "tasks_sent": len(ledger.sent),
                 **self._policy.stats(),
             }
+
+    def ask(self, future: DaskFuture[Any]) -> None:
+        """Have a value that was left with the workers brought here; returns at once."""
+        if not self._forked:
+            self._promises.ask(future)
+
+    def is_there(self, future: DaskFuture[Any]) -> bool:
+        """Tell whether the value of a future was left with the workers."""
+        call: Call | None = future._call
+        return call is not None and call.stage == THERE
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a pending future, if no worker has begun it."""
@@ -361,19 +393,23 @@ class Dispatcher:
                 self._ledger.hurry(call)
             while (
                 call is not None
-                and call.stage != OVER
+                and call.stage < THERE
                 and not (call.task is not None and call.task.submitted)
                 and self._broken is None
             ):
                 self._ledger.wait()
             line = self._line
             task = call.task if call is not None else None
+            value: Value | None = future._result if call and call.stage == THERE else None
         if line is None or self._broken is not None:
             raise RuntimeError("the executor has no cluster any more")
         if task is not None and len(task.load) == 1:
             with contextlib.suppress(KeyError):  # settled just now
                 return line.backend.value_future(task.key, future.key)
-        return line.backend.plain_future(dump(future.result()), future.key)
+        if value is not None and value.remote is not None:
+            return line.backend.future_of(value.remote, future.key)
+        body = value.body if value is not None else dump(future.result())
+        return line.backend.plain_future(body, future.key)
 
     def upload(self, bundle: Any) -> None:
         """Bring code to all workers; blocks until those there have it."""
@@ -450,6 +486,7 @@ class Dispatcher:
             self._break(like(exc, "the cluster of this executor could not be started"))
         while self._dispatch_some():
             pass
+        self._promises.end()
         self._refuse_to_part()
         self._packer.large.clear()
         with contextlib.suppress(Exception):
@@ -470,7 +507,7 @@ class Dispatcher:
                 tasks = ledger.take()
                 if tasks:
                     break
-                if self._stopping and not ledger.pending:
+                if self._stopping and not ledger.pending and not self._promises.ask_for_small():
                     return False
                 if not ledger.wait(self._packer.large.pause):
                     return True
@@ -515,6 +552,7 @@ class Dispatcher:
             calls, stretches = self._ledger.drop_all()
         for call in calls:
             call.future._finish(error=Detached(name, parting.given.get(id(call.future))))
+        self._promises.end(lambda future: Detached(name, parting.given.get(id(future))))
         for stretch in stretches:
             stretch.job.fill(stretch.first, [Raised(Detached(name)) for _ in stretch.items])
         parting.over.set_result(None)
@@ -577,7 +615,8 @@ class Dispatcher:
             self._home,
         )
         try:
-            line.backend.send(ticket, task.options, task.ahead, load.large, where)
+            line.backend.send(ticket, task.options, task.ahead, load.large, where, load.values)
+            self._promises.sent(task)
             self._ledger.submitted(task)
         except BaseException as exc:
             if line.backend.alive():
@@ -606,16 +645,12 @@ class Dispatcher:
             self._settler.endings.explain_hold(task, each, where.most)
         return (0.0 if where is not None and where.forced else needs), where
 
-    def _park(self, call: Call, needed: concurrent.futures.Future[Any]) -> None:
-        """Hold a call back until a future among its arguments is done; blocks no thread."""
-        with self._ledger.changed:
-            if not self._ledger.park(call):
-                return
-            broken = self._broken
-        if broken is not None:
+    def _park(self, call: Call, needed: Sequence[Call | concurrent.futures.Future[Any]]) -> None:
+        """Hold a call back until the futures among its arguments are done; blocks no thread."""
+        self._promises.park(call, needed)
+        broken = self._broken
+        if broken is not None and self._ledger.forget_unsent(call):
             self._unsendable(call, broken())
-            return
-        needed.add_done_callback(lambda _: self._ledger.unpark(call))
 
     # -- any thread ------------------------------------------------------------------------
 
@@ -633,12 +668,24 @@ class Dispatcher:
             call.future._finish(error=error())
         for stretch in stretches:
             stretch.job.fill(stretch.first, [Raised(error()) for _ in stretch.items])
+        self._promises.end(lambda _: error())
+
+
+def _fail_with(call: Call, failed: DaskFuture[Any]) -> None:
+    """End a call that was given a future which has failed or was cancelled."""
+    future, call.future._call = call.future, None
+    if failed._exception is None:
+        future._cancel_now()
+    else:
+        error = needed_by(failed._exception, label_of(failed), label_of(future))
+        future._finish(error=error)
 
 
 def _cancelled(calls: Iterable[Call], stretches: Iterable[Stretch]) -> None:
     """Tell those who wait that calls and items will not be run."""
     for call in calls:
-        call.future._cancel_now()
+        if not call.future._cancel_now():  # it has run, and was to run again
+            call.future._finish(error=CancelledError())
     for stretch in stretches:
         stretch.job.fill(stretch.first, [Raised(CancelledError()) for _ in stretch.items])
 

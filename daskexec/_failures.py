@@ -18,7 +18,7 @@ from typing import Any
 from daskexec._pickling import PROTOCOL, dump, load
 from daskexec.errors import RemoteError, RemoteTraceback
 
-__all__ = ["Failure", "Unloaded", "is_of_missing_code"]
+__all__ = ["Failure", "Unloaded", "is_of_missing_code", "needed_by"]
 
 # "Can't get attribute 'f' on <module 'shapes' from ...>"; "module 'shapes' has no attribute 'f'"
 _ATTRIBUTE = re.compile(r"<?module '([\w.]+)'")
@@ -93,6 +93,80 @@ class Unloaded(Exception):
     def __init__(self, failure: Failure) -> None:
         self.failure = failure
         super().__init__(f"{failure.type_name}: {failure.message}")
+
+
+# --- failures of what others need ---------------------------------------------------------------
+
+_SHOWN = 3  # calls at each end of a chain that are named
+
+
+class _Chain(str):
+    """A note that says which call raised, and which ones needed it in turn.
+
+    Attributes
+    ----------
+    first, last : tuple of str
+        The call that raised and those that needed it, the last ones apart if they are many.
+    between : int
+        How many there are between these.
+    """
+
+    first: tuple[str, ...]
+    last: tuple[str, ...]
+    between: int
+
+    @classmethod
+    def of(cls, first: tuple[str, ...], last: tuple[str, ...] = (), between: int = 0) -> _Chain:
+        names = [*first[1:], *([f"{between:,} more"] if between else []), *last]
+        made = cls(f"daskexec: raised by {first[0]}; needed by {', needed by '.join(names)}")
+        made.first, made.last, made.between = first, last, between
+        return made
+
+    def longer(self, name: str) -> _Chain:
+        if len(self.first) <= _SHOWN:
+            return _Chain.of((*self.first, name))
+        last = (*self.last, name)
+        return _Chain.of(self.first, last[-_SHOWN:], self.between + max(0, len(last) - _SHOWN))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return str, (str(self),)
+
+
+def needed_by(error: BaseException, raiser: str, name: str) -> BaseException:
+    """Return an error for a call that needed one which failed with `error`; never raises.
+
+    An object of its own, as far as it can be: what a traceback or a note adds to one must not
+    show in the other. A note says which call raised, and which ones needed it in turn.
+
+    Parameters
+    ----------
+    error : BaseException
+        What the other call's future has.
+    raiser, name : str
+        That call, and the one that needed it.
+    """
+    notes = list(getattr(error, "__notes__", ()))
+    chain = next((note for note in notes if isinstance(note, _Chain)), None)
+    own = _copy_of(error)
+    added = chain.longer(name) if chain is not None else _Chain.of((raiser, name))
+    try:
+        own.__notes__ = [*(note for note in notes if note is not chain), added]  # type: ignore[attr-defined]
+    except Exception:  # it takes no attributes
+        return own
+    return own
+
+
+def _copy_of(error: BaseException) -> BaseException:
+    blob = _dump_exception(error)
+    try:
+        own = load(blob) if blob is not None else None
+    except BaseException:
+        own = None
+    if type(own) is not type(error):
+        return error
+    own.__cause__, own.__context__ = error.__cause__, error.__context__
+    own.__suppress_context__ = error.__suppress_context__
+    return own
 
 
 # --- code that is missing there -----------------------------------------------------------------

@@ -30,7 +30,7 @@ from typing import Any
 
 import cloudpickle
 
-from daskexec._pickling import PLAIN, PROTOCOL, ArgumentPickler, dump, load
+from daskexec._pickling import PLAIN, PROTOCOL, ArgumentPickler, Resolve, dump, load
 
 __all__ = [
     "IMMUTABLE",
@@ -38,6 +38,7 @@ __all__ = [
     "Frames",
     "dump_referring",
     "dump_result",
+    "load_again",
     "load_referring",
     "load_result",
     "take_apart",
@@ -209,6 +210,11 @@ def dump_result(value: Any) -> bytes | Frames:
     return dump(value)
 
 
+def load_again(body: Any) -> Any:
+    """Unpickle what a call returned, for one of several that are given it."""
+    return body.value() if type(body) is Frames else load(body)
+
+
 def load_result(body: Any) -> Any:
     """Unpickle what a call returned."""
     return body.only_value() if type(body) is Frames else load(body)
@@ -217,8 +223,10 @@ def load_result(body: Any) -> Any:
 # --- the client's side --------------------------------------------------------------------------
 
 
-def take_apart(value: Any) -> tuple[str, bytes, list[memoryview], frozenset[int] | None]:
-    """Pickle an object with its buffers left where they are.
+def take_apart(
+    value: Any, resolve: Resolve | None = None
+) -> tuple[str, bytes, list[memoryview], frozenset[int] | None]:
+    """Pickle an object with its buffers left where they are, futures in it as resolved.
 
     Returns
     -------
@@ -268,6 +276,7 @@ def take_apart(value: Any) -> tuple[str, bytes, list[memoryview], frozenset[int]
     beside.clear()
     with io.BytesIO() as out:
         thorough = ArgumentPickler(out, PROTOCOL, keep_in)
+        thorough.resolve = resolve
         thorough.dump(value)
         return "pickle", out.getvalue(), beside, _inner(thorough)
 
@@ -332,7 +341,9 @@ class _ReferringThorough(ArgumentPickler):
         return self._refer(obj)
 
 
-def dump_referring(obj: Any, refer: Refer) -> tuple[bytes, frozenset[int] | None]:
+def dump_referring(
+    obj: Any, refer: Refer, resolve: Resolve | None = None
+) -> tuple[bytes, frozenset[int] | None]:
     """Pickle a call with references to what is large.
 
     Parameters
@@ -341,6 +352,8 @@ def dump_referring(obj: Any, refer: Refer) -> tuple[bytes, frozenset[int] | None
         The call.
     refer : callable
         Returns the reference to a large object, or None for any other. Called for every object.
+    resolve : callable, optional
+        What futures are pickled as.
 
     Returns
     -------
@@ -362,6 +375,7 @@ def dump_referring(obj: Any, refer: Refer) -> tuple[bytes, frozenset[int] | None
                 return blob, _inner(plain)
     with io.BytesIO() as out:
         thorough = _ReferringThorough(out, refer)
+        thorough.resolve = resolve
         thorough.dump(obj)
         return out.getvalue(), _inner(thorough)
 

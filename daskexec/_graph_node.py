@@ -102,6 +102,7 @@ class Node:
         "begun",
         "calls",
         "dependants",
+        "early",
         "ended",
         "error",
         "future",
@@ -109,13 +110,18 @@ class Node:
         "left",
         "name",
         "needs",
+        "offered",
+        "placeholder",
         "recipe",
+        "remote",
         "results",
         "state",
+        "takes_futures",
         "total",
         "traceback",
         "value",
         "waiting",
+        "wanted",
     )
 
     def __init__(self, run: Run, name: str, recipe: Recipe | None) -> None:
@@ -136,6 +142,33 @@ class Node:
         self.label = ""  # who raised it
         self.because: Node | None = None  # the needed property that failed
         self.begun = self.ended = 0.0
+        # Where executors take futures as arguments:
+        self.takes_futures = False  # its own executor does
+        self.offered: Any = None  # what stands for its value there: a future, or a list of them
+        self.early: set[str] = set()  # needs that it was given as that, before they were done
+        self.wanted = False  # its value is wanted here, by the user or by another executor
+        self.remote = False  # it is done, and `value` is what is offered
+        self.placeholder = False  # its future, which nobody has, does not have the value
+
+    def takes(self, source: Node) -> bool:
+        """Tell whether it can be given futures of what another property comes to."""
+        if not self.takes_futures or self.recipe is None:
+            return False
+        listed = source.recipe is not None and source.recipe.each
+        return bool(listed) or source.name not in self.recipe.each
+
+    def offer(self, calls: list[Future[Any]]) -> Any:
+        """Return what stands for its value, once all of its calls were submitted."""
+        if self.offered is None:
+            each = self.recipe is not None and self.recipe.each
+            self.offered = list(calls) if each else calls[0]
+        return self.offered
+
+    def futures(self) -> list[Future[Any]]:
+        """Return the futures that stand for its value, if there are any yet."""
+        if self.offered is None:
+            return list(self.calls)
+        return self.offered if isinstance(self.offered, list) else [self.offered]
 
 
 def note(node: Node) -> None:

@@ -18,6 +18,10 @@ A failed or cancelled property takes along, at once, all that need it: none of t
 submitted, and a done-callback of a failed call submits nothing. (Pools fail their calls, and
 cancel them at shutdown, with a lock held that `submit` takes.)
 
+On an executor that takes futures as arguments nothing waits for values: a property is submitted
+as soon as the calls of all that it needs were, and given their futures (`Node.early`). That these
+have run is heard without their values (`_watch`); a value that is wanted here is brought then.
+
 Each thread keeps a list of steps and works it off in a loop, so that executors which run or
 finish a call within `submit` do not nest: a chain of properties of any length takes no stack.
 """
@@ -142,6 +146,11 @@ class GraphRun:
             if node is None:
                 node = self._plan(name)
             node.asked = True
+            self._want(node)
+            if node.placeholder:
+                node.future, node.placeholder = PropertyFuture(self, node), False
+                if not node.remote:
+                    self._here.steps.append(partial(self._settle, node))
         # Also where this thread is within a step, in a callback of the user's: the callback
         # may wait for what is still to do here.
         self._advance(nested=True)
@@ -238,26 +247,48 @@ class GraphRun:
             given = name in self._given
             node = self._nodes[name] = Node(self, name, None if given else self._recipes[name])
             node.needs = sources
+            node.wanted = name == asked
+            if not given:
+                executor = self._executor_of(self._recipes[name])
+                node.takes_futures = bool(getattr(executor, "takes_futures", False))
             if name in lost:
                 self._lose(node, self._nodes[lost[name]])
             elif given:
                 self._take(node, self._given[name])
             else:
-                waits_for = [self._nodes[s] for s in sources if self._nodes[s].state != DONE]
-                node.waiting = len(waits_for)
-                for needed in waits_for:
-                    needed.dependants.append(node)
-                if not waits_for:
+                for needed in map(self._nodes.__getitem__, sources):
+                    self._need(node, needed)
+                if not node.waiting:
                     self._here.steps.append(partial(self._start, node))
         return self._nodes[asked]
+
+    def _need(self, node: Node, needed: Node) -> None:
+        """Have a node wait for another one, or take its futures."""
+        takes = node.takes(needed)
+        if not takes:
+            self._want(needed)
+        if needed.state == DONE and (takes or not needed.remote):
+            return
+        needed.dependants.append(node)
+        if takes and needed.offered is not None:
+            node.early.add(needed.name)
+        else:
+            node.waiting += 1
+
+    def _want(self, node: Node) -> None:
+        """Have the value of a node brought here, now or when it is there."""
+        if not node.wanted:
+            node.wanted = True
+            if node.remote:
+                self._here.steps.append(partial(self._bring, node))
 
     def _take(self, node: Node, given: Any) -> None:
         """Begin with a value or a future that was given."""
         if isinstance(given, Future):
             node.label = f"raised by the future that was given as {node.name!r}"
             node.total = node.left = 1
-            done = partial(self._call_done, node, 0)
-            self._here.steps.append(lambda: given.add_done_callback(done))
+            node.offered = given
+            self._here.steps.append(partial(self._watch, node, 0, given))
         else:
             node.state, node.value = DONE, given
             node.future.set_result(given)
@@ -266,6 +297,7 @@ class GraphRun:
         """Have a node end as a property that it needs."""
         node.state, node.because = because.state, because
         node.error, node.traceback = because.error, because.traceback
+        node.calls, node.results = [], []  # of one that was given futures: they fail as well
         self._here.steps.append(partial(self._settle, node))
 
     def _executor_of(self, recipe: Recipe) -> Executor:
@@ -311,7 +343,10 @@ class GraphRun:
             if node.state != WAITING:
                 return  # cancelled meanwhile
             node.state, node.begun = STARTED, monotonic()
-            values = {name: self._nodes[name].value for name in node.needs}
+            values = {}
+            for needed in map(self._nodes.__getitem__, node.needs):
+                done = needed.state == DONE
+                values[needed.name] = needed.value if done else needed.offered
         try:
             executor = self._executor_of(recipe)
             calls = _graph_plan.calls(recipe, values)
@@ -333,7 +368,7 @@ class GraphRun:
                     if wanted:
                         node.calls.append(call)
                 if wanted:
-                    call.add_done_callback(partial(self._call_done, node, index))
+                    self._watch(node, index, call)
                 else:  # another call of it has failed, or it was cancelled
                     call.cancel()
             except BaseException as error:
@@ -341,6 +376,86 @@ class GraphRun:
                 if isinstance(error, RuntimeError) and not isinstance(error, BrokenExecutor):
                     label += " (it must stay open until the run is done: see run.wait())"
                 self._close(node, FAILED, error, label)
+        self._offer(node)
+
+    def _offer(self, node: Node) -> None:
+        """Give the futures of what was submitted to those that take them."""
+        with self._lock:
+            if node.state != STARTED or len(node.calls) != node.total:
+                return
+            node.offer(node.calls)
+            self._count_down(node)
+
+    def _count_down(self, node: Node) -> None:
+        """Begin what waits for nothing more, since a node is done or has futures to offer."""
+        done = node.state == DONE
+        for dependant in node.dependants:
+            takes = dependant.takes(node)
+            if node.name in dependant.early or not (takes if node.remote or not done else True):
+                continue
+            if not done:
+                dependant.early.add(node.name)
+            dependant.waiting -= 1
+            if not dependant.waiting and dependant.state == WAITING:
+                self._here.steps.append(partial(self._start, dependant))
+
+    def _watch(self, node: Node, index: int, call: Future[Any]) -> None:
+        """Hear of a call's end, without its value where that is not wanted here."""
+        add_run_callback = getattr(call, "add_run_callback", None)
+        if add_run_callback is None or node.wanted:
+            call.add_done_callback(partial(self._call_done, node, index))
+        else:
+            add_run_callback(partial(self._call_ran, node, index))
+
+    def _call_ran(self, node: Node, index: int, call: Any) -> None:
+        """Take note that a call has run; its value may be with the workers."""
+        if not call.is_remote():
+            self._call_done(node, index, call)
+            return
+        with self._lock:
+            node.left -= 1
+            node.remote, whole = True, not node.left
+        if whole:
+            self._close(node, DONE)
+        self._advance()
+
+    def _bring(self, node: Node) -> None:
+        """Have values that are with the workers brought here."""
+        futures = node.futures()
+        with self._lock:
+            node.left, node.results = len(futures), [None] * len(futures)
+        for index, call in enumerate(futures):
+            call.add_done_callback(partial(self._brought, node, index))
+
+    def _brought(self, node: Node, index: int, call: Future[Any]) -> None:
+        error: BaseException | None = None
+        try:
+            value = call.result()
+        except BaseException as raised:
+            error = raised
+        with self._lock:
+            if not node.remote:
+                return  # another value of it could not be brought
+            if error is not None:
+                node.state, node.error, node.remote = FAILED, error, False
+                node.label = f"raised when the value of the property {node.name!r} was read"
+                node.traceback = error.__traceback__
+                self._lose_dependants(node)
+            else:
+                node.results[index] = value
+                node.left -= 1
+                if node.left:
+                    return
+                each = isinstance(node.value, list) and node.value is node.offered
+                node.value = node.results if each else node.results[0]
+                node.results, node.remote = [], False
+                waiting = [one for one in node.dependants if not one.takes(node)]
+                node.dependants = waiting
+                self._count_down(node)
+                node.dependants = []
+            if not node.placeholder:
+                self._here.steps.append(partial(self._settle, node))
+        self._advance()
 
     def _call_done(self, node: Node, index: int, call: Future[Any]) -> None:
         """Take what a call has come to; a done-callback, on any thread."""
@@ -360,6 +475,7 @@ class GraphRun:
             each = node.recipe.each if node.recipe is not None else ()
             which = f" for {each[0]}[{index}]" if each else ""
             label = node.label or f"raised by the property {node.name!r}{which}"
+            self._blame(node)
             self._close(node, FAILED, error, label)
         else:
             with self._lock:
@@ -370,6 +486,18 @@ class GraphRun:
             if whole:
                 self._close(node, DONE, value=value)
         self._advance()
+
+    def _blame(self, node: Node) -> None:
+        """Fail first what a failed node was given as a future, if that has failed.
+
+        It has, before; but its own callback may still be on its way, on another thread.
+        """
+        for name in node.early:
+            source = self._nodes[name]
+            for index, call in enumerate(source.futures()):
+                pending = source.state in (WAITING, STARTED)
+                if pending and call.done() and not call.cancelled() and call.exception():
+                    self._call_done(source, index, call)
 
     def _close(
         self,
@@ -389,34 +517,51 @@ class GraphRun:
                 node.error, node.traceback = error, error.__traceback__
             calls, node.calls = node.calls, []
             results, node.results = node.results, []
-            dependants, node.dependants = node.dependants, []
             if state == DONE:
                 each = node.recipe is not None and node.recipe.each
                 node.value = results if each else value
-                for dependant in dependants:
-                    dependant.waiting -= 1
-                    if not dependant.waiting and dependant.state == WAITING:
-                        steps.append(partial(self._start, dependant))
+                if node.remote:
+                    node.value = node.offer(calls)
+                    if node.wanted:
+                        steps.append(partial(self._bring, node))
+                self._count_down(node)
+                node.dependants = [
+                    one for one in node.dependants if node.remote and not one.takes(node)
+                ]
                 steps.append(partial(self._settle, node))
                 return
             steps.append(partial(self._settle, node))
-            lost = deque((dependant, node) for dependant in dependants)
-            while lost:
-                dependant, because = lost.popleft()
-                if dependant.state == WAITING:
-                    self._lose(dependant, because)
-                    lost.extend((other, dependant) for other in dependant.dependants)
-                    dependant.dependants = []
+            self._lose_dependants(node)
         # A pool that breaks fails its calls one by one, and before Python 3.12 its thread dies
         # of one that was cancelled meanwhile, and leaves the rest pending for ever.
         breaks = isinstance(error, BrokenExecutor) and not isinstance(error, WorkerDied)
         if calls and not breaks:
             steps.append(partial(_cancel_all, calls))
 
+    def _lose_dependants(self, node: Node) -> None:
+        """Have all that need a node end as it has ended; under the lock."""
+        lost = deque((dependant, node) for dependant in node.dependants)
+        node.dependants = []
+        while lost:
+            dependant, because = lost.popleft()
+            given = dependant.state == STARTED and because.name in dependant.early
+            if dependant.state == WAITING or given:
+                self._lose(dependant, because)
+                lost.extend((other, dependant) for other in dependant.dependants)
+                dependant.dependants = []
+
     def _settle(self, node: Node) -> None:
         """Set the future of a property that has ended."""
         if node.state == DONE:
-            node.future.set_result(node.value)
+            with self._lock:
+                if node.remote:
+                    if node.asked:
+                        return  # when its value is here
+                    node.placeholder = True
+                elif node.future.done():
+                    return
+                future, value = node.future, node.value
+            future.set_result(value)
         elif node.error is None:
             node.future._cancel_now()
         else:
@@ -445,7 +590,8 @@ class GraphRun:
     def _running(self, node: Node) -> bool:
         with self._lock:
             calls = list(node.calls)
-        return any(call.running() or call.done() for call in calls)
+            left, total = node.left, node.total
+        return (total is not None and left < total) or any(map(_has_begun, calls))
 
     # -- for explain -----------------------------------------------------------------------
 
@@ -468,9 +614,14 @@ class GraphRun:
                 node.error,
                 node.because.name if node.because is not None else "",
             )
-        if status.state == STARTED and any(call.running() or call.done() for call in calls):
+        if status.state == STARTED and (status.done or any(map(_has_begun, calls))):
             status = status._replace(state="running")
         return status
+
+
+def _has_begun(call: Future[Any]) -> bool:
+    # To ask whether it is done would have its value brought here, where that can be left.
+    return call.running() or (not hasattr(call, "is_remote") and call.done())
 
 
 def _cancel_all(calls: list[Future[Any]]) -> bool:

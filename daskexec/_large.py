@@ -48,7 +48,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from daskexec._frames import IMMUTABLE, LARGE, Frames, dump_referring, take_apart
-from daskexec._pickling import dump_arguments
+from daskexec._pickling import Resolve, by_value, dump_arguments
 
 __all__ = ["Large", "LargeObjects", "Place"]
 
@@ -190,6 +190,8 @@ class LargeObjects:
         self._number = 0
         self._round = 0
         self._tidy_at = 0.0
+        self._resolve: Resolve = by_value  # of the call that is being pickled
+        self._referred = 0  # futures it was asked about
 
     @property
     def pause(self) -> float | None:
@@ -202,13 +204,17 @@ class LargeObjects:
 
     # -- pickling --------------------------------------------------------------------------
 
-    def dump(self, call: tuple[Any, ...], number: int | None) -> tuple[bytes, tuple[Large, ...]]:
+    def dump(
+        self, call: tuple[Any, ...], number: int | None, resolve: Resolve = by_value
+    ) -> tuple[bytes, tuple[Large, ...]]:
         """Pickle a call, ``(args, kwargs)`` or ``(fn, args, kwargs)``.
 
         Parameters
         ----------
         number : int, optional
             Of the call; when None it is not known when it was submitted.
+        resolve : callable
+            What futures are pickled as; their values, unless it says otherwise.
 
         Returns
         -------
@@ -218,6 +224,7 @@ class LargeObjects:
             What the blob refers to.
         """
         known = self._known
+        self._resolve = resolve
         for value in (*call[-2], *call[-1].values()) if call[-1] else call[-2]:
             kind = type(value)
             if kind in _SMALL or (not known and kind in _SHORT and len(value) < LARGE):
@@ -226,7 +233,7 @@ class LargeObjects:
                 return self._dump_apart(call, number)
         if len(call) == 3 and any(map(self._looks_large, _bound_values(call[0]))):
             return self._dump_apart(call, number)
-        blob = dump_arguments(call)
+        blob = dump_arguments(call, resolve)
         if len(blob) < LARGE:
             return blob, ()
         return self._dump_apart(call, number)
@@ -273,7 +280,7 @@ class LargeObjects:
         if inner is not None:
             inner -= {id(call[-1])}
         if self._overlap(found, inner):
-            return dump_arguments(call), ()
+            return dump_arguments(call, self._resolve), ()
         unique = {large.place.key: large for _, large in found.values()}
         return blob, tuple(unique.values())
 
@@ -294,7 +301,7 @@ class LargeObjects:
             # Equal objects are sent as one, but within a call they stay two.
             return known[1].place.key, id(obj)
 
-        return dump_referring(call, refer)
+        return dump_referring(call, refer, self._resolve)
 
     def _overlap(self, found: dict[int, tuple[Any, Large]], rest: frozenset[int] | None) -> bool:
         """Tell whether parts of a call share an object: pickled apart they would no more."""
@@ -316,6 +323,10 @@ class LargeObjects:
         if large is not None:
             found[id(value)] = (value, large)
 
+    def _resolve_within(self, future: Any) -> tuple[Any, ...]:
+        self._referred += 1
+        return self._resolve(future)
+
     # -- versions --------------------------------------------------------------------------
 
     def _large(self, value: Any, number: int | None) -> Large | None:
@@ -327,8 +338,11 @@ class LargeObjects:
         if known is None or large is None or not self._is_fresh(known, number):
             # Before the object is looked at: what is submitted from now on, it may change for.
             mark = self._newest() if number is None else max(number, self._newest())
-            kind, head, views, inner = take_apart(value)
+            before = self._referred
+            kind, head, views, inner = take_apart(value, self._resolve_within)
             try:
+                if self._referred != before:
+                    return None  # what its pickle refers to is given to this call alone
                 size = len(head) + sum(map(len, views))
                 if size < LARGE:
                     return None

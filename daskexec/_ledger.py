@@ -70,6 +70,8 @@ class Ledger:
     PIECE = 1 << 16
     #: Tasks that are taken in hand together: the next ones are taken with what these have taught.
     AT_ONCE = 32
+    #: Bytes of results, on average, up to which calls share tasks though others need these.
+    SMALL = 1024
     #: Held tasks for each thread that take no room in the window, at most.
     HELD = 4
 
@@ -237,7 +239,7 @@ class Ledger:
         return self._take_in_hand(Task([call], call.options, function, 0.0), 1)
 
     def _take_calls(self, queue: deque[Call | Stretch], first: Call, tasks: int) -> Task | None:
-        if first.alone:
+        if first.alone or (first.promise is not None and self._is_bulky(first)):
             queue.popleft()
             return self._in_hand_alone(first)
         fn, options, function = first.fn, first.options, self._function_of(first)
@@ -250,6 +252,8 @@ class Ledger:
         while queue and taken < left:
             call = queue[0]
             if isinstance(call, Stretch) or call.alone:
+                break
+            if call.promise is not None and call.stage == QUEUED and self._is_bulky(call):
                 break
             if call.stage == QUEUED:
                 if call.options is not options and call.options != options:
@@ -274,6 +278,14 @@ class Ledger:
             task.mixed = True
             self._expect(task, seconds + taken * (of.mean or 0.0))
         return task
+
+    def _is_bulky(self, call: Call) -> bool:
+        """Tell whether a call's value, which others need, may be more than comes with its end.
+
+        Then it must have a task of its own: only that of one call can leave its value there.
+        """
+        known = self._function_of(call)
+        return known.mean is None or known.received > self.SMALL
 
     def _function_of(self, call: Call) -> Any:
         if call.function is None:
@@ -319,6 +331,12 @@ class Ledger:
                     self.queued += 1
         self.wake()
 
+    def queue_again(self, call: Call) -> None:
+        """Queue a call that was in hand ahead of all others."""
+        with self.changed:
+            if call.stage == IN_HAND:
+                self._queue_again([call])
+
     def put_down(self, task: Task) -> None:
         """Have a task in hand no more; it will not be sent."""
         with self.changed:
@@ -346,6 +364,8 @@ class Ledger:
                 task.load = calls = [call for call in task.load if call.stage == IN_HAND]
                 for call in calls:
                     call.stage, call.task = SENT, task
+                    if call.promise is not None:
+                        task.used = True
                 if calls:
                     task.key = _attempt_key(calls[0].future.key, 1 + calls[0].resent)
             task.end = len(task.load)
@@ -592,6 +612,7 @@ class Ledger:
         call.fn = call.args = call.kwargs = call.blob = call.carried = None
         call.task = call.function = None
         call.large = ()
+        call.others = None
         call.future._call = None
 
     def forget_unsent(self, call: Call) -> bool:

@@ -139,6 +139,13 @@ class KeptCalls:
         """Raise RuntimeError on the thread that the results come through."""
         self._dispatcher.refuse_to_block()
 
+    def ask(self, future: DaskFuture[Any]) -> None:
+        """Do nothing: what these come to is brought here anyway."""
+
+    def is_there(self, future: DaskFuture[Any]) -> bool:
+        """Tell whether its value is with workers: it never is."""
+        return False
+
     def takes_callbacks(self, future: DaskFuture[Any]) -> bool:
         """Have the callbacks of a done future run on the executor's thread for them."""
         return self._dispatcher.takes_callbacks(future)

@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, TimeoutError
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from time import monotonic
 from typing import Any, Literal
 
 from daskexec._dispatcher import Dispatcher
 from daskexec._failures import Failure
 from daskexec._frames import load_result
+from daskexec._promises import LEAVES, futures_in
 from daskexec._tasks import Call, Raised, Stretch
 from daskexec.futures import DaskFuture
 from daskexec.options import CallOptions
@@ -100,6 +101,9 @@ class MapJob:
                 self._taken += 1
                 self._dispatcher.enter(call)
         elif items:
+            flat = items if self.single else [*chain.from_iterable(items)]
+            if not LEAVES.issuperset(map(type, flat)):
+                self._dispatcher.use(futures_in(flat, 0))
             self._stretch = Stretch(self, self._taken, items)
             self._taken += len(items)
             self._dispatcher.enter(self._stretch)

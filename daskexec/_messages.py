@@ -28,6 +28,7 @@ __all__ = [
     "Slow",
     "Started",
     "Surveyed",
+    "There",
     "Threads",
     "Waits",
 ]
@@ -59,6 +60,18 @@ class Done:
 
     key: str
     outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """The outcome of a task that was to be left there is there.
+
+    `brief` is all of it but the value; `remote`: as long as this lives, the value stays.
+    """
+
+    key: str
+    brief: Outcome
+    remote: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +163,22 @@ class Backend(Protocol):
         ahead: float = 0.0,
         large: Sequence[Large] = (),
         where: Where | None = None,
+        values: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Have one attempt of a task run, with the large objects it needs; does not block.
 
         It goes before those of the same priority that are sent with less of `ahead` (0 to 1).
+        `values`: keys of earlier calls, and the `remote` of the values that it needs of them.
         """
+
+    def leave(self, key: str) -> None:
+        """Report a large result of a task of one call as `There`; does not block."""
+
+    def bring(self, remote: Any) -> None:
+        """Report what is there as `Done`, under the key of its `There`; does not block."""
+
+    def bring_now(self, remotes: Sequence[Any]) -> list[Outcome | None]:
+        """Return what is there, None for what is lost; blocks."""
 
     def watch_ends(self) -> None:
         """Report `Ends`, now and whenever workers have come or gone."""
@@ -182,8 +206,11 @@ class Backend(Protocol):
     def value_future(self, key: str, name: str) -> Any:
         """Return the cluster's own future, called `name`, for the value of a task of one call."""
 
-    def plain_future(self, blob: bytes, name: str) -> Any:
+    def plain_future(self, blob: Any, name: str) -> Any:
         """Return the cluster's own future, called `name`, for an already pickled value."""
+
+    def future_of(self, remote: Any, name: str) -> Any:
+        """Return the cluster's own future, called `name`, for a value that is there."""
 
     def upload(self, bundle: Any) -> None:
         """Bring a `daskexec._code.Bundle` to all workers, those to come too; blocks."""

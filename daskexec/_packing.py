@@ -17,6 +17,7 @@ from daskexec._calls import Load, all_plain
 from daskexec._large import Large, LargeObjects
 from daskexec._ledger import Ledger
 from daskexec._pickling import FailedArgument, Functions, Unfinished
+from daskexec._promises import Arguments, Promises
 from daskexec._tasks import IN_HAND, Call, Stretch, Task
 
 __all__ = ["Packer", "cause"]
@@ -30,8 +31,10 @@ class Packer:
     executor : str
         Id of the executor.
     ledger : Ledger
+    promises : Promises
+        What calls need of earlier ones.
     park : callable
-        ``park(call, future)``: the call waits for that future.
+        ``park(call, needed)``: the call waits for these calls and futures.
     refuse, refuse_items : callable
         ``refuse(call, error)`` and ``refuse_items(stretch, error)``: they cannot be sent.
 
@@ -46,14 +49,16 @@ class Packer:
         executor: str,
         ledger: Ledger,
         *,
-        park: Callable[[Call, Future[Any]], None],
+        promises: Promises,
+        park: Callable[[Call, Sequence[Call | Future[Any]]], None],
         refuse: Callable[[Call, BaseException], None],
         refuse_items: Callable[[Stretch, BaseException], None],
     ) -> None:
         self.large = LargeObjects(executor, ledger.newest)
         self._functions = Functions()
         self._last: tuple[Any, tuple[bytes, bool] | None] | None = None  # `pickle_item`'s
-        self._ledger = ledger
+        self._ledger, self._promises = ledger, promises
+        self._arguments = Arguments(promises)
         self._park, self._refuse, self._refuse_items = park, refuse, refuse_items
 
     def pack(self, task: Task) -> bool:
@@ -74,9 +79,11 @@ class Packer:
         size = ready = done = 0
         fn: Any = None
         carried: tuple[bytes, bool] | None = None
+        arguments = self._arguments
         for call in calls:
             done += 1
             if call.blob is None:
+                arguments.call = call
                 try:
                     if call.fn is not fn:
                         carried = self._functions.carry(call.fn)
@@ -86,21 +93,36 @@ class Packer:
                         if carried is not None
                         else (call.fn, call.args, call.kwargs),
                         call.future._number,
+                        arguments,
                     )
-                except Unfinished as exc:
-                    self._park(call, exc.future)
-                    continue
                 except BaseException as exc:
+                    arguments.unfinished = []
                     self._refuse(call, cause(exc))
+                    continue
+                if arguments.unfinished:
+                    self._park(call, arguments.taken())
                     continue
                 call.blob, call.carried = blob, carried
                 call.fn = call.args = call.kwargs = None
+            if call.others is not None and not self._can_go(call, len(calls)):
+                continue
             size += len(call.blob)
             ready += 1
             if size > BatchPolicy.BYTES:
                 break
+        arguments.call = None  # it would keep what it needs
         self._packed(task, done, size, ready)
         return ready > 0
+
+    def _can_go(self, call: Call, company: int) -> bool:
+        """Tell whether a pickled call that needs values can be sent with this task."""
+        if not self._promises.is_ready(call):
+            return False
+        if company > 1 and self._promises.goes_alone(call):
+            call.alone = True  # or all would run where these values are
+            self._ledger.queue_again(call)
+            return False
+        return True
 
     def _pack_stretch(self, task: Task, stretch: Stretch) -> bool:
         fn, items, single = stretch.job.fn, stretch.items, stretch.job.single
@@ -128,8 +150,10 @@ class Packer:
         for item in items:
             args = (item,) if single else item
             try:
-                blob, large = self.large.dump(
-                    (fn, args, {}) if carried is None else (args, {}), stretch.job.number
+                blob, large = self._dump_item(
+                    (fn, args, {}) if carried is None else (args, {}),
+                    stretch.job.number,
+                    stretch.job.name,
                 )
             except BaseException as exc:
                 if not blobs:
@@ -159,9 +183,19 @@ class Packer:
             call = job.make_call(item)
             call.stage = IN_HAND
             job.fill(stretch.first, [call.future])
-            self._park(call, problem.future)
+            self._park(call, self._arguments.taken())
             return
         self._refuse_items(stretch[:1], cause(problem))
+
+    def _dump_item(
+        self, call: tuple[Any, ...], number: int | None, name: str
+    ) -> tuple[bytes, Sequence[Large]]:
+        arguments = self._arguments
+        arguments.call, arguments.name, arguments.unfinished = None, name, []
+        blob, large = self.large.dump(call, number, arguments)
+        if arguments.unfinished:
+            raise Unfinished()
+        return blob, large
 
     # -- for a keeper ----------------------------------------------------------------------------
 
@@ -174,7 +208,7 @@ class Packer:
             return
         try:
             blob, carried, large = self.pickle_item(
-                call.fn, call.args, call.future._number, call.kwargs
+                call.fn, call.args, call.future._number, call.kwargs, call
             )
         except Unfinished:
             raise
@@ -185,16 +219,26 @@ class Packer:
         call.fn = call.args = call.kwargs = None
 
     def pickle_item(
-        self, fn: Any, args: Any, number: int | None, kwargs: Any = None
+        self,
+        fn: Any,
+        args: Any,
+        number: int | None,
+        kwargs: Any = None,
+        call: Call | None = None,
     ) -> tuple[bytes, tuple[bytes, bool] | None, Sequence[Large]]:
-        """Pickle a call; raises whatever keeps it from being pickled."""
+        """Pickle a call, or an item of a map; raises whatever keeps it from being pickled."""
         if self._last is None or self._last[0] is not fn:
             self._last = fn, self._functions.carry(fn)
         carried = self._last[1]
         kwargs = kwargs or {}
+        arguments = self._arguments
+        arguments.call, arguments.name, arguments.unfinished = call, "", []
         blob, large = self.large.dump(
-            (fn, args, kwargs) if carried is None else (args, kwargs), number
+            (fn, args, kwargs) if carried is None else (args, kwargs), number, arguments
         )
+        arguments.call = None
+        if arguments.unfinished:
+            raise Unfinished()
         return blob, carried, large
 
     @staticmethod
@@ -232,6 +276,16 @@ def _load_of(calls: list[Call]) -> Load:
     only_one = len(functions) == 1 and not any(which)
     load = Load(functions, None if only_one else which, [call.blob or b"" for call in calls])
     load.large = _unique(large for call in calls for large in call.large)
+    values = {
+        key: value
+        for call in calls
+        if call.others is not None
+        for key, value in call.others.values.items()
+    }
+    if values:
+        load.values = [(key, v.remote) for key, v in values.items() if v.remote is not None]
+        load.given = [key for key, _ in load.values]
+        load.bodies = {key: v.body for key, v in values.items() if v.remote is None}
     return load
 
 

@@ -56,6 +56,8 @@ class KeptCall:
         Keys of the large objects that it needs.
     resent, begun, alone
         As of `daskexec._tasks.Call`.
+    values : dict of str to Body
+        What earlier calls came to whose values it needs, by their keys.
     """
 
     index: int
@@ -68,6 +70,7 @@ class KeptCall:
     resent: int = 0
     begun: int = 0
     alone: bool = False
+    values: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

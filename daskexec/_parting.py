@@ -39,8 +39,9 @@ from daskexec._messages import Line
 from daskexec._packing import Packer, cause
 from daskexec._parcel import Body, KeptCall, KeptTask, Name, Parcel
 from daskexec._pickling import Unfinished
+from daskexec._promises import Promises
 from daskexec._settling import Settler
-from daskexec._tasks import OVER, SENT, Call, Stretch, Task
+from daskexec._tasks import OVER, SENT, Call, Needs, Stretch, Task, Value
 from daskexec.futures import Canceller, DaskFuture, set_all_running
 from daskexec.options import CallOptions
 
@@ -118,7 +119,7 @@ class Parting:
             with settler.paused():
                 line.backend.hold(True)
             with settler.paused():
-                self._pack(ledger, packer, number)
+                self._pack(ledger, packer, settler, line, number)
                 self._deliver(self._parcel)
         except BaseException:
             with contextlib.suppress(Exception):
@@ -146,20 +147,44 @@ class Parting:
 
     # -- packing, while the settle thread pauses -------------------------------------------------
 
-    def _pack(self, ledger: Ledger, packer: Packer, number: Callable[[], int]) -> None:
+    def _bring(self, promises: Promises, line: Line) -> list[tuple[DaskFuture[Any], Value]]:
+        """Bring the values here that are with the workers; return the futures that have one."""
+        held = promises.held()
+        there = [value for _, value in held] + promises.needed()
+        there = [value for value in there if value.body is None]
+        bodies = line.backend.bring_now([value.remote for value in there]) if there else []
+        for value, outcome in zip(there, bodies, strict=True):
+            if outcome is None or outcome.kind != "ran" or isinstance(outcome.bodies[0], Failure):
+                raise RuntimeError(
+                    f"the value of {value.call.future.key} was lost with a worker just now: the "
+                    f"executor was not left, and goes on; try again"
+                )
+            value.body = outcome.bodies[0]
+        return held
+
+    def _pack(
+        self,
+        ledger: Ledger,
+        packer: Packer,
+        settler: Settler,
+        line: Line,
+        number: Callable[[], int],
+    ) -> None:
         unsent, parked = ledger.unsent()
         waiting = len(parked)
         parcel = self._parcel
         for entry in unsent:
-            if isinstance(entry, Stretch):
-                parcel.calls += self._items(entry, packer, number)
-                continue
             try:
-                packer.pickle_alone(entry)
+                if isinstance(entry, Call):
+                    packer.pickle_alone(entry)
             except Unfinished:
                 waiting += 1
-                continue
-            if entry.stage != OVER:  # else it could not be pickled, and its future says so
+        held = self._bring(settler.promises, line)
+        for entry in unsent:
+            if isinstance(entry, Stretch):
+                parcel.calls += self._items(entry, packer, number)
+            elif entry.stage != OVER and entry.blob is not None:
+                # Else it could not be pickled, and its future says so.
                 parcel.calls.append(self._kept(entry))
         if waiting:
             raise RuntimeError(
@@ -172,6 +197,9 @@ class Parting:
             for task in ledger.sent.values()
             if not (isinstance(task.load, Stretch) and task.load.job.cancelled)
         ]
+        for future, value in held:
+            index = self._enter_call(future)
+            parcel.finished.append((index, _bytes_of(value)))
         for key, (name, future) in self._wanted.items():
             if key not in self.given:
                 self._finished(name, future)
@@ -205,12 +233,15 @@ class Parting:
         self._parcel.names.append((asked, index, function))
         return index
 
+    def _enter_call(self, future: DaskFuture[Any]) -> int:
+        number = future._number
+        return self._enter(future, f"{future._name}-{number}", future._name, (number, 0))
+
     def _kept(self, call: Call) -> KeptCall:
         future = call.future
-        number = future._number
-        index = self._enter(future, f"{future._name}-{number}", future._name, (number, 0))
+        values = call.others.values if call.others is not None else {}
         return KeptCall(
-            index,
+            self._enter_call(future),
             future._name,
             future._number,
             call.blob or b"",
@@ -220,6 +251,7 @@ class Parting:
             call.resent,
             call.begun,
             call.alone,
+            {key: _bytes_of(value) for key, value in values.items()},
         )
 
     def _items(
@@ -280,6 +312,11 @@ class Parting:
         self._parcel.finished.append((index, body))
 
 
+def _bytes_of(value: Value) -> Any:
+    """Return what a value is as bytes, such that they can be pickled."""
+    return bytes(value.body) if isinstance(value.body, memoryview) else value.body
+
+
 class Unpacker:
     """Makes calls and tasks of a parcel again, in the keeper.
 
@@ -322,6 +359,10 @@ class Unpacker:
         identity = kept.name if kept.carried is None else kept.carried
         call.function = self._policy.known(("left", identity), kept.name)
         call.large = [self._large[key] for key in kept.large]
+        if kept.values:
+            call.others = Needs()
+            for key, body in kept.values.items():
+                call.others.values[key] = Value(call, key, len(body), body=body)
         call.resent, call.begun, call.alone = kept.resent, kept.begun, kept.alone
         self.futures[kept.index] = future
         return call

@@ -34,10 +34,13 @@ __all__ = [
     "ArgumentPickler",
     "FailedArgument",
     "Functions",
+    "Resolve",
     "Unfinished",
+    "by_value",
     "dump",
     "dump_arguments",
     "function_name",
+    "given_value",
     "load",
     "main_globals",
     "running",
@@ -59,8 +62,12 @@ def function_name(fn: Any) -> str:
 
 
 #: What this thread runs on a worker: ``.executor``; and while it runs a call ``.within``, the
-#: same id, and ``.give_thread_back``.
+#: same id, ``.give_thread_back``, and ``.given``, which makes the value of an earlier call from
+#: its key.
 running = threading.local()
+
+#: ``resolve(future)`` returns what a future among arguments is pickled as, as ``__reduce__`` does.
+Resolve = Callable[[Future[Any]], tuple[Any, ...]]
 
 #: Globals of ``__main__`` that calls have assigned in this worker process, by executor.
 main_globals: dict[str, dict[str, Any]] = {}
@@ -88,11 +95,16 @@ class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
 
 
 class ArgumentPickler(_Pickler):
-    """Puts the value of a future in the future's place, however deep it sits."""
+    """Puts the value of a future in the future's place, however deep it sits.
+
+    Or else what `resolve` says: set it before pickling.
+    """
+
+    resolve: Resolve | None = None
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Future):
-            return _value_given, (_value_of_argument(obj),)
+            return (self.resolve or by_value)(obj)
         return super().reducer_override(obj)
 
 
@@ -107,7 +119,7 @@ def _restore_function(function: FunctionType, state: Any) -> None:
 class Unfinished(Exception):
     """A future among the arguments is not done yet."""
 
-    def __init__(self, future: Future[Any]) -> None:
+    def __init__(self, future: Future[Any] | None = None) -> None:
         self.future = future
         super().__init__("a future among the arguments is not done yet")
 
@@ -120,11 +132,12 @@ class FailedArgument(Exception):
         super().__init__("a future among the arguments failed")
 
 
-def _value_of_argument(future: Future[Any]) -> Any:
+def by_value(future: Future[Any]) -> tuple[Any, ...]:
+    """Resolve a future that is done; raises Unfinished or FailedArgument if it has no value."""
     if not future.done():
         raise Unfinished(future)
     try:
-        return future.result()
+        return _value_given, (future.result(),)
     except BaseException as exc:
         raise FailedArgument(exc) from None
 
@@ -133,13 +146,22 @@ def _value_given(value: Any) -> Any:
     return value
 
 
+def given_value(key: str) -> Any:
+    """Return the value of an earlier call, which the task on this thread was given: on a worker.
+
+    Pickles of calls refer to such values by this function. A pickle refers to the same future
+    once: within a call it is one object.
+    """
+    return running.given(key)
+
+
 def dump(obj: Any) -> bytes:
     """Pickle `obj`; raise whatever its pickling raises."""
     return _dump(obj, _Pickler)
 
 
-def dump_arguments(obj: Any) -> bytes:
-    """Pickle arguments, or a call; futures among them travel as their values.
+def dump_arguments(obj: Any, resolve: Resolve | None = None) -> bytes:
+    """Pickle arguments, or a call; futures among them travel as their values, or as resolved.
 
     Raises
     ------
@@ -148,10 +170,10 @@ def dump_arguments(obj: Any) -> bytes:
     Exception
         Whatever pickling raises.
     """
-    return _dump(obj, ArgumentPickler)
+    return _dump(obj, ArgumentPickler, resolve)
 
 
-def _dump(obj: Any, thorough: type[_Pickler]) -> bytes:
+def _dump(obj: Any, thorough: type[_Pickler], resolve: Resolve | None = None) -> bytes:
     if not cloudpickle.list_registry_pickle_by_value():
         try:
             blob = pickle.dumps(obj, PROTOCOL)
@@ -162,7 +184,10 @@ def _dump(obj: Any, thorough: type[_Pickler]) -> bytes:
             if b"__main__" not in blob:
                 return blob
     with io.BytesIO() as buffer:
-        thorough(buffer, PROTOCOL).dump(obj)
+        pickler = thorough(buffer, PROTOCOL)
+        if resolve is not None and isinstance(pickler, ArgumentPickler):
+            pickler.resolve = resolve
+        pickler.dump(obj)
         return buffer.getvalue()
 
 

@@ -30,7 +30,7 @@ from daskexec._board import PLAIN_KIND, Board, Leave
 from daskexec._calls import Body, Load, Outcome, Ticket, size_of
 from daskexec._capture import capturing
 from daskexec._failures import Failure, is_of_missing_code
-from daskexec._frames import Frames, dump_result, load_referring
+from daskexec._frames import Frames, dump_result, load_again, load_referring
 from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
 
 __all__ = ["Run", "failure_of", "forget_functions", "run_with_globals"]
@@ -68,14 +68,21 @@ class Run:
         Its running call has given its thread back.
     place : (str, str, str) or None
         Address, name and host of the worker.
+    missing : list of str
+        Keys of earlier calls whose values the task needs, and that have none any more.
     """
 
-    def __init__(self, ticket: Ticket, large: Sequence[Frames] = ()) -> None:
+    def __init__(self, ticket: Ticket, needed: Sequence[Frames | Outcome] = ()) -> None:
         self.ticket = ticket
         self._load: Callable[[Any], Any] = load
+        large = [one for one in needed if isinstance(one, Frames)]
         if large:
             self._load = partial(load_referring, large={one.key: one for one in large})
         carried = Load.unpack(ticket.load)
+        self.missing: list[str] = []
+        self._given = dict(carried.bodies or {})
+        if carried.given:
+            self._take(carried.given, needed[len(large) :])
         self._carried, self._which = carried.functions, carried.which
         self._together, self._single = not isinstance(carried.calls, list), carried.single
         # Each call stays bytes until it is its turn, unless nothing in it can change.
@@ -90,6 +97,19 @@ class Run:
         self.place: tuple[str, str, str] | None = None
         self._output = b""
         self.over = self.thread_is_free = False
+
+    def _take(self, keys: list[str], outcomes: Sequence[Any]) -> None:
+        """Take the values of earlier calls, as Dask has brought them here."""
+        for key, outcome in zip(keys, outcomes, strict=True):
+            bodies = outcome.bodies
+            if outcome.kind != "ran" or len(bodies) != 1 or isinstance(bodies[0], Failure):
+                self.missing.append(key)  # Dask has tried to have it anew
+            else:
+                self._given[key] = bodies[0]
+
+    def value_of(self, key: str) -> Any:
+        """Return the value of an earlier call: an object of the caller's own."""
+        return load_again(self._given[key])
 
     def run(self, board: Board | None) -> None:
         """Run the calls until none is left to do; leave what they come to on the board."""

@@ -36,12 +36,14 @@ from daskexec._messages import (
     Slow,
     Started,
     Surveyed,
+    There,
     Threads,
     Waits,
 )
 from daskexec._parcel import loaded
 from daskexec._patience import Patience
 from daskexec._pickling import load
+from daskexec._promises import Brought, Ended, Promises
 from daskexec._records import Where
 from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
@@ -103,6 +105,7 @@ class Settler:
         self.line: Line | None = None  # set when the cluster is up
         self._ledger, self._patience = ledger, patience
         self._give_up = give_up
+        self.promises = Promises(ledger, self.inbox.put, lambda: self.line, self.callbacks.put)
         self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
         self._warned: set[str] = set()  # packages of which versions differ
         self._addresses: dict[int, str] = {}  # of workers, by process; of use on this machine
@@ -143,6 +146,12 @@ class Settler:
             self._done(message.key, message.outcome)
         elif isinstance(message, Started):
             self._started(message)
+        elif isinstance(message, There):
+            self._there(message)
+        elif isinstance(message, Brought):
+            self._brought(message.key, message.outcome)
+        elif isinstance(message, Ended):
+            self.promises.ended(message)
         elif isinstance(message, Failed):
             self._failed(message)
         elif isinstance(message, Threads):
@@ -211,6 +220,7 @@ class Settler:
     def _done(self, key: str, outcome: Outcome) -> None:
         task = self._ledger.sent.get(key)
         if task is None:
+            self._brought(key, outcome)
             return
         if outcome.kind == "ran":
             self._results(task, outcome)
@@ -224,6 +234,8 @@ class Settler:
             self._refused(task, outcome)
         elif outcome.kind == "withdrawn":
             self.withdrawn({key}, task)
+        elif outcome.kind == "missing":
+            self.promises.missing(task, outcome)
         elif outcome.kind == "leaving":
             self.endings.refused(task, outcome)
         self._replace_worn()
@@ -234,6 +246,8 @@ class Settler:
         record = recording.ran(task, outcome)
         if outcome.place is not None:
             self._addresses[outcome.pid] = outcome.place[0]
+        news: list[Any]
+        rest: list[tuple[Call, Body]] = []
         if task.options.retries and bodies and isinstance(bodies[0], Failure):
             task.record = record
             self._over_or_again(task, self._load_error(bodies[0]))  # it was alone
@@ -241,16 +255,40 @@ class Settler:
         with ledger.changed:
             self._observe(task, outcome)
             start, stop = ledger.told(task, outcome.first, outcome.count, record)
+            if task.used and isinstance(load_, list):
+                news = outcome.unpacked()[start - outcome.first : stop - outcome.first]
+                rest = self.promises.stay(load_[start:stop], news)
         if start == stop:
             return
+        if task.used:
+            finish_all(_loaded([call for call, _ in rest], [body for _, body in rest]))
+            return
         plain = not isinstance(bodies, list) and not self._opaque
-        news: list[Any] = load(bodies) if plain else outcome.unpacked()
+        news = load(bodies) if plain else outcome.unpacked()
         if stop - start < len(news):
             news = news[start - outcome.first : stop - outcome.first]
         if isinstance(load_, Stretch):
             load_.job.fill(load_.first + start, news, plain=plain)
         else:
             finish_all((_unloaded if self._opaque else _loaded)(load_[start:stop], news))
+
+    def _there(self, message: There) -> None:
+        """A call has run, and its value is to stay with the workers."""
+        task = self._ledger.sent.get(message.key)
+        if task is not None:
+            record = recording.ran(task, message.brief)
+            with self._ledger.changed:
+                self._observe(task, message.brief)
+                self.promises.is_there(task, message, record)
+            self._replace_worn()
+
+    def _brought(self, key: str, outcome: Outcome) -> None:
+        """A value that was with the workers is here, since its user has asked for it."""
+        result = self.promises.brought(key, outcome)
+        if result is not None:
+            future, body = result
+            value, error = loaded(body)
+            future._finish(value=value, error=error)
 
     def _arrived(self, message: Arrived) -> None:
         if message.body is None:
@@ -360,6 +398,7 @@ class Settler:
         """
         task = self._ledger.sent.get(message.key)
         if task is None:
+            self.promises.not_brought(message.key, message.error)
             return
         if type(message.error).__name__ != "KilledWorker":
             self.fail(task, message.error)

@@ -5,7 +5,7 @@ They know nothing and do nothing; the lock of the `daskexec._ledger` that they a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from daskexec._calls import Load
@@ -21,14 +21,19 @@ __all__ = [
     "PARKED",
     "QUEUED",
     "SENT",
+    "THERE",
     "Call",
     "Job",
+    "Needs",
+    "Promise",
     "Raised",
     "Stretch",
     "Task",
+    "Value",
+    "no_value",
 ]
 
-QUEUED, IN_HAND, PARKED, SENT, OVER = range(5)
+QUEUED, IN_HAND, PARKED, SENT, THERE, OVER = range(6)
 
 
 class Call:
@@ -49,6 +54,8 @@ class Call:
         "large",
         "needs",
         "options",
+        "others",
+        "promise",
         "resent",
         "since",
         "stage",
@@ -77,6 +84,59 @@ class Call:
         self.needs = 0.0  # seconds that it is known to need, since a worker's end has cut it off
         self.cuts: list[tuple[float, float]] = []  # (seconds run, lifetime) of each such time
         self.holds = 0  # times that it has waited for a worker with time enough
+        self.promise: Promise | None = None  # once it is known that others need its value
+        self.others: Needs | None = None  # what it needs of others
+
+
+class Value:
+    """What a call came to that others need: as long as this lives, somebody may ask for it.
+
+    The future that a user has of the call keeps it alive, and so does each call that needs it
+    and is not over.
+    """
+
+    __slots__ = ("__weakref__", "body", "call", "key", "lost", "remote", "size")
+
+    def __init__(
+        self, call: Call, key: str, size: int, *, body: Any = None, remote: Any = None
+    ) -> None:
+        self.call, self.key = call, key  # the key of what it came with
+        self.body = body  # the bytes, where they are here
+        self.remote = remote  # the backend's: what keeps it on the cluster
+        self.size = size  # bytes
+        self.lost = False  # no worker has it any more
+
+
+class Promise:
+    """What others want of a call that has not ended when they are submitted."""
+
+    __slots__ = ("asked", "dependants", "future", "losses", "value")
+
+    def __init__(self) -> None:
+        self.asked = False  # its user wants to know of it: the value, or just whether it is done
+        self.dependants: list[Call] = []  # parked
+        self.value: Callable[[], Value | None] = no_value
+        self.future: Callable[[], DaskFuture[Any] | None] = no_value  # its user's, if he has it
+        self.losses = 0  # values that were lost
+
+
+class Needs:
+    """The earlier calls whose values a call needs, by key, and these values.
+
+    The calls are remembered longer: what is lost can be made again.
+    """
+
+    __slots__ = ("calls", "values", "waiting")
+
+    def __init__(self) -> None:
+        self.calls: dict[str, Call] = {}
+        self.values: dict[str, Value] = {}  # while the call is not over
+        self.waiting = 0  # how many futures must be done until it can be sent
+
+
+def no_value() -> None:
+    """Stand for a reference to what there is not, or not yet."""
+    return
 
 
 class Raised:
@@ -180,6 +240,7 @@ class Task:
         "started_at",
         "submitted",
         "told",
+        "used",
         "waits",
     )
 
@@ -198,6 +259,7 @@ class Task:
         self.submitted = False  # the backend has it
         self.waits = False  # a call of it waits for others, and has given its thread back
         self.slow = False  # a call of it was reported as slow
+        self.used = False  # others need the value of a call of it
         self.mixed = False  # its calls are not all of `function`
         self.observed = 0.0  # seconds that its calls are known to have taken
         self.since = 0  # how many tasks had been sent when its first member was sent first

@@ -18,7 +18,8 @@
     ├── RuntimeError
     │   ├── ClusterStartFailed               a cluster could not be started: what the queue said
     │   │   └── PackageMissing               as a package is not installed; a ModuleNotFoundError
-    │   └── Detached                         the call runs on, with a cluster that was left
+    │   ├── Detached                         the call runs on, with a cluster that was left
+    │   └── NotFetched                       a large value that nobody asked for in time
     ├── RemoteError                          an exception that cannot be rebuilt in this process
     └── RemoteTraceback                      the ``__cause__`` of an exception from a worker
     Warning
@@ -47,6 +48,7 @@ __all__ = [
     "GraphError",
     "InitializerFailed",
     "InsecureConnection",
+    "NotFetched",
     "PackageMissing",
     "RemoteError",
     "RemoteTraceback",
@@ -180,6 +182,29 @@ class Detached(RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.cluster, self.name)
+
+
+class NotFetched(RuntimeError):
+    """The value of a call stayed with the workers, for other calls, and went with the executor.
+
+    Attributes
+    ----------
+    key : str
+        Of the call's future.
+    size : int
+        Bytes that the value took.
+    """
+
+    def __init__(self, key: str, size: int) -> None:
+        self.key, self.size = key, size
+        super().__init__(
+            f"the value of {key} ({size / (1 << 20):,.1f} MiB) was used by other calls, nobody "
+            f"asked for it before the executor was shut down, and it was left with the workers. "
+            f"Ask for it before that: by its result(), or wait() for it"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.size)
 
 
 class GraphError(ValueError):

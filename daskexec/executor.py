@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar, overload
 
 # The dispatcher and what it needs are imported when the first executor is made: the process
 # that starts the workers, which a first result waits for, is started before.
@@ -112,6 +112,10 @@ class DaskExecutor(Executor):
     Every method may be called from any thread. The constructor returns at once where it
     starts a cluster of its own; calls can be submitted while that comes up.
     """
+
+    #: Futures among the arguments of calls stand for their values, and need not be done: what
+    #: submits to any executor, such as `Graph`, may look for this.
+    takes_futures: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -252,7 +256,8 @@ class DaskExecutor(Executor):
         *args, **kwargs
             Its arguments, all of them: no keyword is taken from them. Futures among them,
             of this or any other executor and at any depth, stand for their values: the call
-            starts when they are done, and fails with what the first of them to fail raised.
+            starts when they are done. It fails with what the first of them to fail raised,
+            and a note that names the calls; it is cancelled if one of them is.
 
         Returns
         -------
@@ -275,6 +280,17 @@ class DaskExecutor(Executor):
         A type checker takes a future of an int where `fn` takes an int, as one of up to four
         positional arguments. As a keyword argument, or within a list, it takes
         ``typing.cast(int, future)``.
+        A future of this executor that becomes an argument before it is done is not fetched:
+        its value, if it takes over 4 kB, stays with the workers for the calls that need it,
+        each of which has an object of its own. The future is done when the value is here,
+        which anything that looks at it asks for: ``result``, ``exception``, ``done``, ``wait``,
+        ``as_completed``, a callback, ``await``. (``is_remote`` and ``add_run_callback`` do not.)
+        When it is dropped and no call needs the value, the workers let go of it; if they lose
+        it before, its call is run again, three times at most. At ``shutdown`` values below
+        1 MiB whose futures are still referenced are fetched; a larger one that nobody has
+        asked for by then is not, and its future raises ``NotFetched``. (With
+        ``max_tasks_per_child`` values do pass through this process, as bytes: workers that
+        are replaced cannot keep them.)
         """
         if not callable(fn):
             raise TypeError(f"submit() takes a callable first, not {type(fn).__name__}")

@@ -51,6 +51,10 @@ class Canceller(Protocol):
 
     def takes_callbacks(self, future: DaskFuture[Any]) -> bool: ...
 
+    def ask(self, future: DaskFuture[Any]) -> None: ...
+
+    def is_there(self, future: DaskFuture[Any]) -> bool: ...
+
 
 class DaskFuture(concurrent.futures.Future[T]):
     """The result of a call that a `DaskExecutor` runs.
@@ -73,14 +77,17 @@ class DaskFuture(concurrent.futures.Future[T]):
         "_call",
         "_callbacks",
         "_canceller",
+        "_ends",
         "_exception",
         "_lazy_condition",
         "_name",
+        "_needed",
         "_number",
         "_record",
         "_result",
         "_state",
         "_submitted",
+        "_watched",
         "_watchers",
     )
 
@@ -93,11 +100,15 @@ class DaskFuture(concurrent.futures.Future[T]):
         self._exception: BaseException | None = None
         self._lazy_condition: threading.Condition | None = None
         self._watchers: list[Any] | None = None
+        self._watched = False  # somebody has waited for it, or is about to
         self._callbacks: list[Callable[[DaskFuture[T]], object]] | None = None
         self._name, self._number, self._canceller = name, number, canceller
         self._call: Any = None  # the dispatcher's record, while the call is not settled
         self._record: Record | None = None  # set before that becomes None: what ran the call
         self._submitted = 0.0  # seconds since the epoch
+        # What the dispatcher does first when it is done; None: nothing.
+        self._needed: list[Callable[[DaskFuture[T]], object]] | None = None
+        self._ends: list[Callable[[DaskFuture[T]], object]] | None = None  # see add_run_callback
 
     @property
     def key(self) -> str:
@@ -138,9 +149,50 @@ class DaskFuture(concurrent.futures.Future[T]):
         return record.unpacked_output() if record is not None and self.done() else None
 
     # The stdlib's functions and methods use these three.
+    def __reduce__(self) -> Any:
+        # Before pickle has gone through all that hangs on it.
+        raise TypeError("cannot pickle a DaskFuture: only as an argument it stands for its value")
+
+    def _ask(self) -> None:
+        """Have the value brought here if it was left with the workers: somebody wants it."""
+        call = self._call
+        if call is not None and call.promise is not None and self._canceller is not None:
+            self._canceller.ask(self)
+
+    def _need(self, then: Callable[[DaskFuture[T]], object]) -> bool:
+        """Have ``then(self)`` called when it is done, on the thread that sets it; False if it is.
+
+        For the dispatcher: nobody has asked for the value by that.
+        """
+        with self._own_condition():
+            if self._is_over():
+                return False
+            self._need_surely(then)
+            return True
+
+    def _need_surely(self, then: Callable[[DaskFuture[T]], object]) -> None:
+        """The same, of one that cannot become done until this returns; takes no lock of its own.
+
+        (One that holds the condition may be waiting for the lock that its caller has.)
+        """
+        self._own_condition()  # for whoever sets it to see that something is to be done
+        self._needed = [*(self._needed or ()), then]
+
+    def _is_over(self) -> bool:
+        """Tell whether it is done; nobody has asked by that."""
+        return self._state not in (PENDING, RUNNING)
+
+    # The stdlib's functions and methods use these three. Whoever does anything with a future
+    # that is not done, but for cancelling it, uses the first of them.
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
+        condition = self._own_condition()
+        self._watched = True
+        self._ask()
+        return condition
+
+    def _own_condition(self) -> threading.Condition:
         condition = self._lazy_condition
         if condition is None:
             made = threading.Condition()
@@ -188,11 +240,37 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def running(self) -> bool:
         """Tell whether a worker has begun the call, or the task that it shares."""
-        return self._state == RUNNING
+        return self._state == RUNNING and not self.is_remote()
+
+    def is_remote(self) -> bool:
+        """Tell whether the call has run, and its value is with the workers and not here.
+
+        So it is while other calls need the value, and nobody has done anything with the future
+        that asks for it, such as `done` or `result`; this method does not.
+        """
+        return (
+            self._state == RUNNING
+            and self._canceller is not None
+            and self._canceller.is_there(self)
+        )
+
+    def add_run_callback(self, fn: Callable[[DaskFuture[T]], object]) -> None:
+        """Have ``fn(future)`` called when the call has run or was cancelled.
+
+        As ``add_done_callback``, but the value is not asked for: it may be with the workers
+        still, see `is_remote`.
+        """
+        with self._own_condition():
+            self._ends = [*(self._ends or ()), fn]
+        if self._is_over() or self.is_remote():
+            self._run_ends()
 
     def done(self) -> bool:
         """Tell whether the call was cancelled or has finished."""
-        return self._state == FINISHED or self.cancelled()
+        if self._state == FINISHED or self.cancelled():
+            return True
+        self._ask()
+        return False
 
     def _cancel_now(self) -> bool:
         """Become cancelled and wake all who wait; False when it is running or done."""
@@ -214,13 +292,28 @@ class DaskFuture(concurrent.futures.Future[T]):
 
     def _invoke_callbacks(self) -> None:
         # Called by the stdlib's set_result and friends, on whatever thread sets the result.
-        if not self._callbacks:
+        needed, self._needed = self._needed, None
+        for then in needed or ():
+            then(self)
+        if not self._callbacks and not self._ends:
             return
         if self._canceller is None or not self._canceller.takes_callbacks(self):
             self._run_callbacks()
 
+    def _run_ends(self) -> None:
+        with self._own_condition():
+            ends, self._ends = self._ends, None
+        self._run_each(ends or ())
+
     def _run_callbacks(self) -> None:
-        for callback in self._done_callbacks:
+        """Run all that is due: not those for when it is done, while its value is remote."""
+        if self._ends:
+            self._run_ends()
+        if self._callbacks and self._is_over():
+            self._run_each(self._callbacks)
+
+    def _run_each(self, callbacks: Iterable[Callable[[DaskFuture[T]], object]]) -> None:
+        for callback in callbacks:
             try:
                 callback(self)
             except KeyboardInterrupt:
@@ -299,9 +392,9 @@ def set_all_running(futures: Iterable[DaskFuture[Any]]) -> None:
             elif future._state == PENDING:
                 future._state = RUNNING
     for future in watched:
-        with future._condition:
+        with future._own_condition():
             if future._state == PENDING:
-                future.set_running_or_notify_cancel()
+                future._state = RUNNING
 
 
 def finish_all(

@@ -52,6 +52,11 @@ class Graph:
     A run has the properties that the graph had when the run was made. Making runs is safe
     from any thread, also while another one adds properties. A graph can be pickled if its
     functions can.
+
+    On an executor that takes futures as arguments (its ``takes_futures`` is true, as that of
+    `DaskExecutor`) properties are submitted at once, with the futures of what they need. There
+    the values go from worker to worker; only those come here that are asked for, that a
+    property on another executor needs, or of which each element becomes a call.
     """
 
     def __init__(self) -> None:

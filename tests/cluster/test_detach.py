@@ -298,6 +298,34 @@ def test_large_objects(gates: Gates) -> None:
             assert back.futures[f"s{i}"].result(LIMIT) == array.sum() + len(data)
 
 
+def test_values_that_are_with_the_workers(gates: Gates) -> None:
+    """What calls need of others comes along, as does what nobody has asked for so far."""
+    executor = start(2)
+    started, release = [gates.gate(), gates.gate()], gates.gate()
+    value = executor.submit(calls.filled, 2 << 20)
+    step = executor.submit(calls.identity, [value])
+    assert executor.submit(len, step).result(LIMIT) == 1
+    running = [executor.submit(_hold_length, gate, release, step) for gate in started]
+    for gate in started:
+        gate.wait()
+    queued = [executor.submit(_hold_length, started[0], release, step) for _ in range(3)]
+    assert value.is_remote()
+    futures = {f"f{i}": future for i, future in enumerate([*running, *queued])}
+    executor.detach("night", futures={"value": value, **futures})
+    assert isinstance(step.exception(LIMIT), Detached)
+    release.open()
+    with DaskExecutor.attach("night") as back:
+        assert len(back.futures["value"].result(LIMIT)) == 2 << 20
+        assert [back.futures[name].result(LIMIT) for name in futures] == [2 << 20] * 5
+        assert len(back.futures[f"identity-{step._number}"].result(LIMIT)[0]) == 2 << 20
+
+
+def _hold_length(started: Gate, release: Gate, values: list[bytes]) -> int:
+    started.open()
+    release.wait()
+    return len(values[0])
+
+
 def _hold_array(started: Gate, release: Gate, array: object) -> object:
     started.open()
     release.wait()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import (
     BrokenExecutor,
+    CancelledError,
     Executor,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
@@ -13,11 +15,13 @@ from concurrent.futures import (
 )
 
 import pytest
+from daskexec_testing import calls
 from daskexec_testing.gates import Gates
 from daskexec_testing.graphs import TEXTS, TOTALS, report
 from daskexec_testing.leaks import sharing
+from daskexec_testing.promised import Guarded
 
-from daskexec import DaskExecutor, SerialExecutor, WorkerDied
+from daskexec import DaskExecutor, Graph, SerialExecutor, WorkerDied
 
 LIMIT = 60
 NOTES = hasattr(BaseException, "add_note")  # Python 3.11
@@ -142,8 +146,12 @@ def test_shut_down_amid_a_run(kind: str, gates: Gates) -> None:
         executor.shutdown(wait=False, cancel_futures=True)
         release.open()
         assert held.result(LIMIT) == 9
-        with pytest.raises(RuntimeError, match="shutdown"):
-            needs_held.result(LIMIT)
+        if kind == "dask":  # it was submitted, and waited for the other one
+            with pytest.raises(CancelledError):
+                needs_held.result(LIMIT)
+        else:
+            with pytest.raises(RuntimeError, match="shutdown"):
+                needs_held.result(LIMIT)
 
 
 def test_two_executors_in_one_graph(gates: Gates) -> None:
@@ -155,3 +163,118 @@ def test_two_executors_in_one_graph(gates: Gates) -> None:
         assert here == ("the", "names_0")
         assert [word for word, _ in rest] == ["brown", "dog"]
         assert run["top"] == ["the", "brown", "dog"]
+
+
+passing = Graph()
+CLIENT = os.getpid()
+
+
+@passing.property
+def names(count: int) -> list[int]:
+    return list(range(count))
+
+
+@passing.property(each="names")
+def parts(name: int, client: int) -> Guarded:
+    return Guarded(100_000, client)
+
+
+@passing.property(each={"part": "parts"})
+def lengths(part: Guarded) -> int:
+    return len(part.data)
+
+
+@passing.property
+def whole(parts: list[Guarded]) -> Guarded:
+    parts[0].data = b"".join(part.data for part in parts)
+    return parts[0]
+
+
+@passing.property
+def total(whole: Guarded, lengths: list[int]) -> tuple[int, int]:
+    return len(whole.data), sum(lengths)
+
+
+@passing.property(on="here")
+def checked(total: tuple[int, int], lengths: list[int]) -> tuple[bool, int, int]:
+    return total[0] == total[1], len(lengths), os.getpid()
+
+
+@passing.property
+def last(checked: tuple[bool, int, int], whole: Guarded) -> tuple[int, int]:
+    return checked[1], len(whole.data)
+
+
+@passing.property
+def broken(whole: Guarded) -> None:
+    raise ValueError("broken")
+
+
+@passing.property
+def needs_broken(broken: None, parts: list[Guarded]) -> None:
+    return broken
+
+
+@passing.property(on="here")
+def here_too(needs_broken: None) -> None:
+    return needs_broken
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[dict[str, Executor]]:
+    with sharing():
+        dask, pool = DaskExecutor(2), ThreadPoolExecutor(1)
+        dask.submit(abs, 1).result(LIMIT)
+        pool.submit(abs, 1).result(LIMIT)
+    yield {"default": dask, "here": pool}
+    dask.shutdown()
+    pool.shutdown()
+
+
+def test_values_stay_with_the_workers(two: dict[str, Executor]) -> None:
+    """Only what is asked for, and what another executor needs, comes here; the rest cannot."""
+    run = passing.on(two, count=5, client=CLIENT)
+    assert run["last"] == (5, 500_000)
+    assert run.wait(LIMIT)
+    assert run["total", "lengths"] == ((500_000, 500_000), [100_000] * 5)
+    assert run["checked"] == (True, 5, CLIENT)
+    assert "whole    done" in run.explain("last")
+    with pytest.raises(RuntimeError, match="unpickled by the client"):
+        run["whole"]
+
+
+def test_a_future_is_given(two: dict[str, Executor]) -> None:
+    """A future that is given goes on as a future."""
+    given = two["default"].submit(Guarded, 1_000_000, CLIENT)
+    run = passing.on(two, whole=given, count=2, client=CLIENT)
+    assert run["total"] == (1_000_000, 200_000)
+    assert run["last"] == (2, 1_000_000)
+    assert given.is_remote()  # type: ignore[attr-defined]
+
+
+def test_failures_of_what_was_given_as_futures(two: dict[str, Executor]) -> None:
+    """The property that raised is named, whoever hears of it first; others are not touched."""
+    run = passing.on(two, count=3, client=CLIENT)
+    futures = {name: run.future(name) for name in ("here_too", "total")}
+    with pytest.raises(ValueError, match="broken") as caught:
+        futures["here_too"].result(LIMIT)
+    if NOTES:
+        chain = "needed by 'needs_broken', needed by 'here_too'"
+        assert f"raised by the property 'broken', {chain}" in caught.value.__notes__
+    assert futures["total"].result(LIMIT) == (300_000, 300_000)
+    assert run.wait(LIMIT)
+    assert "failed with broken" in run.explain("needs_broken")
+
+
+def test_cancelling_what_was_submitted_early(two: dict[str, Executor], gates: Gates) -> None:
+    """All that needs it is cancelled, though it was submitted before."""
+    started, release = gates.gate(), gates.gate()
+    count = two["default"].submit(calls.hold, started, release, 2)
+    started.wait()
+    run = passing.on(two, whole=count, lengths=[1], client=CLIENT)
+    needed, needs = run.future("total"), run.future("checked")
+    assert not needs.running()
+    assert needed.cancel()
+    assert wait([needs], LIMIT).done.pop().cancelled()
+    release.open()
+    assert run.wait(LIMIT)

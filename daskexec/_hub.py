@@ -1,0 +1,106 @@
+"""The workers' messages, handed to the backends that share a client. Floor 5.
+
+All of it runs on the client's own event loop.
+
+Names of Dask that are used here: ``Client.subscribe_topic``, ``unsubscribe_topic``, ``id`` and
+``status``.
+"""
+
+from __future__ import annotations
+
+import pickle
+import threading
+import weakref
+from typing import Any, ClassVar, Protocol
+
+from distributed import Client
+
+from daskexec._calls import Outcome
+from daskexec._messages import Cut, Slow, Started, Waits
+
+__all__ = ["Hub"]
+
+
+class Listener(Protocol):
+    """A backend, as its hub sees it."""
+
+    executor: str
+
+    def report(self, message: Any) -> None:
+        """Take a message of a worker's."""
+
+    def told(self, key: str, outcome: Outcome) -> None:
+        """Take an outcome that came with an event, ahead of Dask's word that it is there."""
+
+    def told_of(self, key: str, brief: Outcome) -> None:
+        """Take what is known of an outcome that will be there: ahead of Dask's word, too."""
+
+
+class Hub:
+    """Hands the workers' messages to the backends that share a client.
+
+    A client has one handler for each topic, so the backends cannot subscribe for themselves.
+    The topic is the client's own id: the scheduler forgets it with the client. Lives on the
+    client's loop; `_lock` guards the table of hubs alone.
+    """
+
+    _lock = threading.Lock()
+    _hubs: ClassVar[weakref.WeakKeyDictionary[Client, Hub]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, client: Client) -> None:
+        self._client = weakref.ref(client)
+        self._backends: dict[str, Listener] = {}
+
+    @classmethod
+    def of(cls, client: Client) -> Hub:
+        with cls._lock:
+            hub = cls._hubs.get(client)
+            if hub is None:
+                hub = cls._hubs[client] = cls(client)
+                client.subscribe_topic(client.id, hub.on_event)
+        return hub
+
+    def join(self, backend: Listener) -> None:
+        self._backends[backend.executor] = backend
+
+    def leave(self, backend: Listener) -> None:
+        self._backends.pop(backend.executor, None)
+        client = self._client()
+        with self._lock:
+            if self._backends or client is None or self._hubs.get(client) is not self:
+                return
+            del self._hubs[client]
+        if client.status == "running":
+            # Or the scheduler would try to tell the client of its own end.
+            client.unsubscribe_topic(client.id)
+
+    def on_event(self, event: tuple[float, Any]) -> None:
+        _, message = event
+        if not isinstance(message, dict):
+            return
+        backend = self._backends.get(message.get("daskexec", ""))
+        if backend is not None and "done" in message:
+            backend.told(message["done"], pickle.loads(message["outcome"]))
+        elif backend is not None and "there" in message:
+            backend.told_of(message["there"], pickle.loads(message["outcome"]))
+        elif backend is not None and "cut" in message:
+            cut = Cut(message["cut"], message["worker"], message["ran"], message["lifetime"])
+            backend.report(cut)
+        elif backend is not None and "waits" in message:
+            backend.report(Waits(key=message["waits"], begun=message["begun"]))
+        elif backend is not None and "slow" in message:
+            backend.report(Slow(key=message["slow"], worker=message["worker"]))
+        elif backend is not None:
+            backend.report(
+                Started(
+                    key=message["key"],
+                    worker=message["worker"],
+                    name=message["name"],
+                    pid=message["pid"],
+                    worn=message.get("worn", False),
+                    left=message.get("left", 0.0),
+                    lifetime=message.get("lifetime", 0.0),
+                    host=message.get("host", ""),
+                    began=message.get("began", 0.0),
+                )
+            )
