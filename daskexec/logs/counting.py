@@ -6,7 +6,7 @@ as arguments.
 
 ::
 
-    Counting.drive, in the caller's thread            the executor
+    PartCounter.drive, in the caller's thread            the executor
       parts of the files, a window of them ---------> tally(part)
       executor takes futures:                           |  stays where it was made
         receipt(tally's future) ------------------------+-> how large it is
@@ -37,7 +37,7 @@ from daskexec.logs.inputs import place_of
 from daskexec.logs.split import READ_ERRORS, Part
 from daskexec.logs.tally import Tally, Unreadable, merge, reason_of
 
-__all__ = ["FAN_IN", "Counting", "Progress", "Receipt", "TallyPart"]
+__all__ = ["FAN_IN", "PartCounter", "Progress", "Receipt", "TallyPart"]
 
 TallyPart = Callable[[Part, str], Tally]
 """Counts a part, in the format of a name; runs on the workers."""
@@ -83,7 +83,7 @@ class _Task:
     tally: Future[Any]
 
 
-class Counting(Executor):
+class PartCounter(Executor):
     """Runs functions that list a file's parts, and counts these parts on another executor.
 
     ``submit(function, ...)`` takes a function that returns the file's format and its parts, an

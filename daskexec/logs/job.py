@@ -12,7 +12,7 @@ there, and in `daskexec.logs.counting`, which reads the parts on it.
       looked        each, on the executor: opened there, format chosen, cut into parts
     plan            what is to be counted, and what cannot be
       files         each with its parts
-      tallies       each, by `Counting`: parts counted on the executor, merged in a tree there
+      tallies       each, by `PartCounter`: parts counted on the executor, merged in a tree there
       totals        one tally of all
       tables        the report
     top_clients     -> host_names: each, on threads beside the executor
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daskexec import Graph, SerialExecutor
-from daskexec.logs.counting import Counting, Progress, Receipt, TallyPart
+from daskexec.logs.counting import PartCounter, Progress, Receipt, TallyPart
 from daskexec.logs.formats import FORMATS
 from daskexec.logs.hosts import Resolver, host_name
 from daskexec.logs.inputs import STDIN, Found, Looked, Stdin, expand, look
@@ -168,7 +168,7 @@ def tallies(file: tuple[str, Iterable[Part]]) -> tuple[str, Iterable[Part]]:
 
 
 @JOB.property(on=_HERE)
-def totals(tallies: Sequence[Receipt], counting: Counting) -> Tally:
+def totals(tallies: Sequence[Receipt], counting: PartCounter) -> Tally:
     return counting.total()
 
 
@@ -343,33 +343,33 @@ def run(
     """Carry out a plan.
 
     Parameters are those of `analyze`, and `tally`, what counts a part on the workers, else
-    `tally_part`; `options` are those of `Counting`. If it is interrupted or the executor
+    `tally_part`; `options` are those of `PartCounter`. If it is interrupted or the executor
     breaks, calls not yet begun are cancelled.
     """
     size = todo.size if todo.known else 0
-    counting = Counting(executor, tally or tally_part, progress, size, **options)
+    counter = PartCounter(executor, tally or tally_part, progress, size, **options)
     here = SerialExecutor()
     with Resolver(resolve or 0) as names:
-        executors = {"default": executor, _HERE: here, "counting": counting, "names": names}
-        job = JOB.on(executors, plan=todo, counting=counting, top=top)
+        executors = {"default": executor, _HERE: here, "counting": counter, "names": names}
+        job = JOB.on(executors, plan=todo, counting=counter, top=top)
         wanted: Future[Any] = job.future("tables" if resolve is None else "report")
         try:
-            counting.drive(wanted)
+            counter.drive(wanted)
             result: Report = wanted.result()
         except KeyboardInterrupt as error:
-            raise _interrupted(todo, counting, top) from error
+            raise _interrupted(todo, counter, top) from error
     return result
 
 
-def _interrupted(todo: Plan, counting: Counting, top: int) -> Interrupted:
+def _interrupted(todo: Plan, counter: PartCounter, top: int) -> Interrupted:
     interrupted = Interrupted()
-    totals = counting.total_so_far()
+    totals = counter.total_so_far()
     if totals is not None:
         # The same graph, with what there is in the places of what was to be computed.
         job = JOB.on(
             {_HERE: SerialExecutor()},
             plan=todo,
-            tallies=counting.receipts(),
+            tallies=counter.receipts(),
             totals=totals,
             top=top,
         )

@@ -198,13 +198,13 @@ def run_with(patch: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 INTERRUPT = """
-from daskexec.logs.counting import Counting
-settle, calls = Counting._settle, []
+from daskexec.logs.counting import PartCounter
+settle, calls = PartCounter._settle, []
 def interrupted(self, future):
     calls.append(settle(self, future))
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGINT)
-Counting._settle = interrupted
+PartCounter._settle = interrupted
 """
 
 

@@ -325,12 +325,12 @@ def test_stdin_is_read_no_faster_than_it_is_counted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(counting, "_HELD", 200_000)
     held: list[int] = []
 
-    class Watching(counting.Counting):
+    class Watching(counting.PartCounter):
         def _submit(self, *args: Any) -> None:
             held.append(self._held)
             super()._submit(*args)
 
-    monkeypatch.setattr("daskexec.logs.job.Counting", Watching)
+    monkeypatch.setattr("daskexec.logs.job.PartCounter", Watching)
     from concurrent.futures import ThreadPoolExecutor
 
     todo = plan(["-"], part_size=50_000)
