@@ -310,7 +310,7 @@ def test_stdin_is_counted_as_a_file_is(folder: Path) -> None:
 )
 def test_bad_stdin(folder: Path, sent: bytes, said: str) -> None:
     """stdin that is no log, or ends too early, is named; files are reported all the same."""
-    result = logs("--json", "-", "logs/b.log", stdin=sent)
+    result = logs("--json", "--part-size", "100kB", "-", "logs/b.log", stdin=sent)
     assert result.exit_code == 1
     assert said in result.stderr
     assert json.loads(result.stdout)["totals"]["requests"] == 2
