@@ -40,9 +40,21 @@ from distributed.utils import offload
 from daskexec import _remote
 from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle, CodePlugin
+from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
+from daskexec._messages import (
+    Cut,
+    Done,
+    Ends,
+    Failed,
+    Lost,
+    Slow,
+    Started,
+    Stuck,
+    Surveyed,
+    Threads,
+)
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -112,6 +124,8 @@ class DaskBackend:
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
     TIME = "a worker with more of its lifetime left"
+    #: Seconds that the end waits for workers which are being killed.
+    LAST_KILLS = 3.0
     #: Seconds for which transfers that fail are tried again, and between two attempts. A
     #: network that is cut breaks them first; that the scheduler is lost shows later.
     RETRY_FOR, RETRY_AFTER = 60.0, 1.0
@@ -140,6 +154,9 @@ class DaskBackend:
         self._fresh: list[RemoteFuture] = []
         self._spent: list[RemoteFuture] = []
         self._needs: dict[str, _Need] = {}
+        self._killing = Killing(client, report, self._futures)
+        self._kills: set[asyncio.Task[Any]] = set()
+        self._once: set[str] = set()  # tasks that workers claim
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._transfers = 0
         self._failing_since: float | None = None  # transfers
@@ -245,6 +262,8 @@ class DaskBackend:
                 allow_other_workers=bool(workers) and where is not None and not where.strict,
             )
         self._futures[ticket.key] = future
+        if ticket.once and ticket.slot < 0:
+            self._once.add(ticket.key)
         return future
 
     def hold(self, on: bool) -> None:
@@ -285,6 +304,16 @@ class DaskBackend:
         """Have nothing more to do with a task, whether it runs or not."""
         with contextlib.suppress(RuntimeError):
             self._run(self._give_up(key))
+
+    def kill(self, key: str, worker: str, pid: int) -> None:
+        """End the process that runs a task, and nothing else; see `daskexec._killing`."""
+        with contextlib.suppress(RuntimeError):
+            self._run(self._kill(key, worker, pid))
+
+    def kill_stuck(self, worker: str, pid: int) -> None:
+        """End such a process from outside, if nothing else can run in it."""
+        with contextlib.suppress(RuntimeError):
+            self._run(self._killing.kill_stuck(worker, pid))
 
     def upload(self, bundle: Bundle) -> None:
         """Bring code to all workers, those to come too; blocks until those there have it.
@@ -477,6 +506,15 @@ class DaskBackend:
         if future is not None and self.alive():
             await self.client.cancel([future], asynchronous=True, force=True)
 
+    async def _kill(self, key: str, worker: str, pid: int) -> None:
+        await self._give_up(key)
+        if worker:
+            kill = self._spawn(self._killing.kill(key, worker, pid))
+            self._kills.add(kill)
+            kill.add_done_callback(self._kills.discard)
+        else:  # nothing was heard of it, so it will not answer
+            self._report(Stuck("", pid))
+
     async def _identity(self) -> Any:
         return await self.client.scheduler.identity(n_workers=-1)
 
@@ -514,9 +552,17 @@ class DaskBackend:
         """Have nothing more to do with a task; return its future, unless that was so before."""
         self._needs.pop(key, None)
         future = self._futures.pop(key, None)
+        if key in self._once:
+            self._once.discard(key)
+            if not self._holding:
+                self._spawn(self._unclaim(key))
         if self._holding:
             self._held.append(future)
         return future
+
+    async def _unclaim(self, key: str) -> None:
+        with contextlib.suppress(OSError):  # the scheduler goes, and the claim with it
+            await self.client.scheduler.event_clear(name=_remote.CLAIM + key)
 
     # -- large objects: each a Dask value of its own, on the client's loop -------------------
 
@@ -729,6 +775,8 @@ class DaskBackend:
         self._report(Lost(self.loss()))
 
     async def _close(self) -> None:
+        if self._kills and not self._coming:  # an own cluster ends now anyway
+            await asyncio.wait(self._kills, timeout=self.LAST_KILLS)
         self._closed = True
         _Hub.of(self.client).leave(self)
         if self._survey is not None:

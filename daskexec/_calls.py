@@ -103,15 +103,21 @@ class Ticket:
         Seconds after which no further call of the task is begun.
     needs : float
         Seconds that it is expected to take: a worker that ends before refuses it. 0: any takes it.
+    announced : bool
+        The client must know that it runs before it does, since it may have to be killed.
+    once : bool
+        No worker begins it if one has that died since.
     """
 
     __slots__ = (
+        "announced",
         "executor",
         "has_initializer",
         "key",
         "load",
         "max_calls",
         "needs",
+        "once",
         "slot",
         "slow_after",
         "stop_after",
@@ -132,11 +138,14 @@ class Ticket:
         slow_after: float,
         stop_after: float,
         needs: float = 0.0,
+        announced: bool = False,
+        once: bool = False,
     ) -> None:
         self.executor, self.key, self.topic, self.load = executor, key, topic, load
         self.slot, self.turn = slot, turn
         self.has_initializer, self.max_calls = has_initializer, max_calls
         self.slow_after, self.stop_after, self.needs = slow_after, stop_after, needs
+        self.announced, self.once = announced, once
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return Ticket, (
@@ -151,6 +160,8 @@ class Ticket:
             self.slow_after,
             self.stop_after,
             self.needs,
+            self.announced,
+            self.once,
         )
 
     def __sizeof__(self) -> int:

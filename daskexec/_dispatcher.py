@@ -20,7 +20,8 @@
                                                         callback thread <--+ done-callbacks
 
 Where a cancel still works: QUEUED and PARKED, at once and without a message; SENT, if the
-workers, when asked, say that they have not begun the task; RUNNING, never.
+workers, when asked, say that they have not begun the task; RUNNING, only by killing its process
+(`daskexec._limits`).
 
 How many calls share a task is for `daskexec._batching`; where calls stand, and the one lock, is
 in `daskexec._ledger`; what happens on the settle and the callback thread in `daskexec._settling`.
@@ -40,6 +41,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from time import monotonic
 from typing import Any
 
 from daskexec._batching import BatchPolicy
@@ -47,13 +49,14 @@ from daskexec._calls import Ticket
 from daskexec._endings import Answer
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import Where
+from daskexec._limits import Kill
 from daskexec._messages import Line
 from daskexec._packing import Packer
 from daskexec._parcel import Parcel
 from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
-from daskexec._settling import CHECK, Arrived, Settler, like
+from daskexec._settling import CHECK, Adopted, Arrived, Settler, like
 from daskexec._tasks import IN_HAND, OVER, Call, Job, Raised, Stretch, Task
 from daskexec.errors import Detached
 from daskexec.futures import DaskFuture
@@ -278,6 +281,23 @@ class Dispatcher:
         answer.add_done_callback(lambda done: self._settler.inbox.put(Answer(done, [task])))
         return False
 
+    def kill(self, future: DaskFuture[Any]) -> bool:
+        """Cancel the call of a future also if a worker has begun it, whose process is ended."""
+        call: Call | None = future._call
+        line = self._line
+        if call is None or line is None or self._forked or not line.backend.alive():
+            return future.cancelled()
+        given = self._ledger.seize(call)
+        if given is not None:
+            stopped = future._cancel_running()
+            self._settler.inbox.put(given)
+            return stopped
+        kill = Kill(call, monotonic() + self.CANCEL_WAIT)
+        self._settler.inbox.put(kill)
+        if not _has_running_loop() and threading.current_thread() is not self._workers[1]:
+            kill.over.wait(self.CANCEL_WAIT)
+        return future.cancelled()
+
     def cancel_all(self, futures: Iterable[DaskFuture[Any]]) -> None:
         """Cancel what has not begun, with one question to the workers and without waiting."""
         tasks: dict[str, Task] = {}
@@ -325,6 +345,7 @@ class Dispatcher:
         line = self.line()
         for task in tasks:
             self._ledger.adopt(task)
+            self._settler.inbox.put(Adopted(task))
         line.backend.adopt(topic, [task.key for task in tasks])
 
     def expect(self, count: int) -> None:
@@ -556,6 +577,8 @@ class Dispatcher:
             self._policy.slow_after(task.function),
             self._stop_after(task),
             needs,
+            announced=task.options.timeout is not None,
+            once=task.options.rerun is False,
         )
         try:
             line.backend.send(ticket, task.options, task.ahead, load.large, where)

@@ -158,6 +158,10 @@ class ForkCluster(SpecCluster):
         """End one worker process; a fresh one takes its place."""
         self.link.signal(pid, signal.SIGTERM)
 
+    def kill(self, pid: int) -> None:
+        """Kill one worker process; a fresh one takes its place."""
+        self.link.signal(pid, signal.SIGKILL)
+
     def trouble(self) -> tuple[bool, str]:
         """Say what keeps workers from joining: whether that is final, and what is known."""
         if self.link.ended:

@@ -58,9 +58,29 @@ class Packer:
 
     def pack(self, task: Task) -> bool:
         """Pickle what a task carries; False if nothing of it can be sent now."""
+        if task.options.after is not None and not self._may_start(task, task.options.after.gate):
+            return False
         if isinstance(task.load, Stretch):
             return self._pack_stretch(task, task.load)
         return self._pack_calls(task, task.load)
+
+    def _may_start(self, task: Task, gate: Future[None]) -> bool:
+        """Tell whether what a task's calls run after is done; park or refuse them if not."""
+        try:
+            if gate.done():
+                gate.result()
+                return True
+        except BaseException as exc:
+            if isinstance(task.load, Stretch):
+                self._refuse_items(task.load, exc)
+            else:
+                for call in task.load:
+                    self._refuse(call, exc)
+            return False
+        assert not isinstance(task.load, Stretch)  # then its items are calls: see `MapJob`
+        for call in task.load:
+            self._park(call, gate)
+        return False
 
     def _packed(self, task: Task, taken: int, size: int, ready: int) -> None:
         """Note what was pickled; queue again what is too much for one task."""
@@ -169,6 +189,9 @@ class Packer:
 
         Raises Unfinished where a future among its arguments is not done.
         """
+        after = call.options.after
+        if after is not None and not after.gate.done():
+            raise Unfinished(after.gate)
         if call.blob is not None:
             return
         try:

@@ -54,7 +54,7 @@ class KeptCall:
         As of `daskexec._tasks.Call`.
     large : tuple of str
         Keys of the large objects that it needs.
-    resent, begun, alone
+    resent, begun, alone, raised
         As of `daskexec._tasks.Call`.
     """
 
@@ -68,11 +68,15 @@ class KeptCall:
     resent: int = 0
     begun: int = 0
     alone: bool = False
+    raised: int = 0
 
 
 @dataclass(slots=True)
 class KeptTask:
-    """A task that a worker had begun, or may have; `members` that are over are None."""
+    """A task that a worker had begun, or may have, `ran` seconds ago.
+
+    `members` that are over are None.
+    """
 
     key: str
     members: list[KeptCall | None]
@@ -81,6 +85,7 @@ class KeptTask:
     started: Started | None
     begun: int
     mixed: bool
+    ran: float = 0.0
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ to the client, which then relieves the worker of what waits behind it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -25,7 +26,7 @@ from collections import OrderedDict
 from types import FunctionType
 from typing import Any
 
-from distributed import Status, WorkerPlugin, get_worker
+from distributed import Status, Worker, WorkerPlugin, get_worker
 
 from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
 from daskexec._calls import Outcome, Ticket
@@ -37,10 +38,13 @@ from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
+    "PROCESS",
     "InitializerPlugin",
     "abandon",
+    "doom",
     "end_of",
     "keep",
+    "kill_child",
     "open_board",
     "relieve",
     "run_task",
@@ -57,8 +61,22 @@ _SAID_AFTER = 0.005
 #: its answer. The scheduler keeps the last thousand or so of them.
 _TOLD_AT_ONCE = 4096
 
+#: Of an outcome: it was withdrawn since this process is to be killed.
+_DOOMED = 1
+
 #: Seconds between two refusals of a worker that is about to end.
 _REFUSALS = 0.25
+#: Seconds that a task waits to be heard of before it runs, where it must be.
+_HEARD = 10.0
+#: Seconds that a doomed worker waits for what is in its memory to be taken elsewhere.
+_MOVED = 5.0
+#: Seconds between two looks of a doomed worker at whether it is free to end.
+_DOOMED_LOOK = 0.02
+#: What the claim on a task that may be begun once only is called, among Dask's events.
+CLAIM = "daskexec-begun-"
+
+#: Tells this process from all others, also of other hosts.
+PROCESS = os.urandom(8).hex()
 
 _lock = threading.Lock()
 _next_refusal: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
@@ -68,12 +86,14 @@ _under_way: dict[str, _Watch] = {}  # tasks that run now, by key
 _calls_begun: dict[str, int] = {}  # executor -> calls begun here
 _initializers: dict[str, _Initializer] = {}  # executor -> its initializer
 _board: Board | None = None
+_doomed: set[str] = set()  # tasks for which this process is to be killed; then it begins no other
 
 
 def open_board(path: str) -> None:
     """Have this process mark the tasks it begins (workers that daskexec started)."""
     global _board
     _board = Board(path)
+    _board.pardon()
 
 
 def run_task(ticket: Ticket, *large: Frames) -> Outcome:
@@ -81,9 +101,11 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
     run = Run(ticket, large)
     worker = get_worker()
     watch = _Watch(worker, run)
+    if ticket.once and ticket.slot < 0 and not _ask(worker, _claim(worker, ticket.key)):
+        return Outcome("refused", [], detail=RUNNING)
     refusal = _begin(watch)
     if refusal is not None:
-        if refusal.kind == "leaving":
+        if refusal.kind == "leaving" or (refusal.kind == "withdrawn" and refusal.detail):
             _refuse_slowly(worker)
         return refusal
     watch.start()
@@ -95,6 +117,8 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
             if failure is not None:
                 return Outcome("initializer", [failure])
             _mark(ticket, RUNNING)
+        if ticket.announced:
+            _announce(watch)
         run.run(_board if ticket.slot >= 0 else None)
         _mark(ticket, FINISHED)
         outcome = run.outcome()
@@ -124,6 +148,8 @@ def _begin(watch: _Watch) -> Outcome | None:
         if key in _withdrawn:
             del _withdrawn[key]
             return Outcome("withdrawn", [])
+        if _doomed:
+            return Outcome("withdrawn", [], detail=_DOOMED)
         if remaining is not None and not _has_time(watch, remaining):
             return _too_late(watch.worker, remaining)
         if _board is not None and ticket.slot >= 0:
@@ -134,6 +160,10 @@ def _begin(watch: _Watch) -> Outcome | None:
                 left = _board.recover(ticket.slot, ticket.turn, pid)
                 return Outcome("refused", left, pid=pid, detail=stage)
             _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
+            if _board.doomed():
+                _board.unmark(ticket.slot)
+                watch.worker.loop.add_callback(_pause, watch.worker)
+                return Outcome("withdrawn", [], detail=_DOOMED)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -204,7 +234,42 @@ def _mark(ticket: Ticket, stage: int) -> None:
 
 
 def _report(worker: Any, ticket: Ticket) -> None:
-    """Tell the client that the task is running, and on its way out when the worker is worn."""
+    """Tell the client that the task is running."""
+    worker.log_event(ticket.topic, _started(worker, ticket))
+
+
+def _announce(watch: _Watch) -> None:
+    """Tell the client that the task is running, and wait until that is on its way.
+
+    A call that holds the GIL lets nothing leave this process any more.
+    """
+    worker, ticket = watch.worker, watch.run.ticket
+    message = _started(worker, ticket)
+    try:
+        _ask(worker, worker.scheduler.log_event(topic=ticket.topic, msg=message))
+    except Exception:  # the connection is going, or very slow
+        worker.log_event(ticket.topic, message)
+
+
+def _ask(worker: Any, question: Any) -> Any:
+    """Wait for what is awaited on the worker's loop; on another thread."""
+    return asyncio.run_coroutine_threadsafe(question, worker.loop.asyncio_loop).result(_HEARD)
+
+
+async def _claim(worker: Any, key: str) -> bool:
+    """Note with the scheduler that a task is begun; False if that is noted already.
+
+    Dask has a task with one worker at a time, so nobody claims it in between.
+    """
+    name = CLAIM + key
+    if await worker.scheduler.event_is_set(name=name):
+        return False
+    await worker.scheduler.event_set(name=name)
+    return True
+
+
+def _started(worker: Any, ticket: Ticket) -> dict[str, Any]:
+    """Say that a task is running, and on its way out when the worker is worn."""
     message: dict[str, Any] = {
         "daskexec": ticket.executor,
         "key": ticket.key,
@@ -218,7 +283,7 @@ def _report(worker: Any, ticket: Ticket) -> None:
     if ticket.max_calls and _calls_begun.get(ticket.executor, 0) >= ticket.max_calls:
         message["worn"] = True
         worker.loop.add_callback(_pause, worker)
-    worker.log_event(ticket.topic, message)
+    return message
 
 
 def _pause(worker: Any) -> None:
@@ -246,7 +311,7 @@ class _Watch:
 
     def start(self) -> None:
         """Say that the task runs: not at once, since most are over before it is heard."""
-        if self.run.ticket.max_calls:
+        if self.run.ticket.max_calls and not self.run.ticket.announced:
             _report(self.worker, self.run.ticket)
         self.worker.loop.add_callback(self._start)
 
@@ -256,7 +321,7 @@ class _Watch:
 
     def _say(self) -> None:
         if not self.run.over:
-            if not self.run.ticket.max_calls:
+            if not self.run.ticket.max_calls and not self.run.ticket.announced:
                 _report(self.worker, self.run.ticket)
             self._again()
 
@@ -405,6 +470,89 @@ def abandon(keys: list[str]) -> None:
                 watch.run.hand_back()
             elif key not in _begun:
                 _bar(key)
+
+
+# --- the end of a process that runs a call which is to be killed ------------------------------
+
+
+def doom(key: str, client: str, dask_worker: Any = None) -> str:
+    """End this process as soon as nothing runs in it but the task `key`; begin no other.
+
+    Runs on the worker's event loop.
+
+    Parameters
+    ----------
+    key : str
+        Task of the call that is to be killed; nobody waits for it any more.
+    client : str
+        `PROCESS` of the one who asks.
+
+    Returns
+    -------
+    str
+        Why that cannot be, or "".
+    """
+    from distributed import Scheduler
+
+    if client == PROCESS or Scheduler._instances:
+        return "its worker is a thread of a process that has more to do, and cannot be killed"
+    with _lock:
+        if key not in _under_way:
+            return ""  # it has just ended, and the process may go on
+        first = not _doomed
+        _doomed.add(key)
+    for worker in Worker._instances:
+        _pause(worker)
+    if first:
+        dask_worker.loop.add_callback(_end_when_free, dask_worker)
+    return ""
+
+
+async def _end_when_free(worker: Any) -> None:
+    while _is_busy():
+        if _is_pardoned():
+            return
+        await asyncio.sleep(_DOOMED_LOOK)
+    await asyncio.sleep(_DOOMED_LOOK)  # what is being fetched mostly is by then
+    if any(one.data for one in Worker._instances):
+        # Results that nobody has fetched yet: Dask takes them to other workers, if there are any.
+        until = time.monotonic() + _MOVED
+        with contextlib.suppress(Exception):
+            mine = [one.address for one in Worker._instances]
+            move = worker.scheduler.retire_workers(workers=mine, close_workers=False, remove=False)
+            await asyncio.wait_for(move, _MOVED)
+        while any(one.data for one in Worker._instances) and time.monotonic() < until:
+            await asyncio.sleep(_DOOMED_LOOK)
+    os._exit(1)
+
+
+def _is_pardoned() -> bool:
+    """Go on as before if what was to be killed has ended by itself, while other calls ran."""
+    with _lock:
+        if not _doomed.isdisjoint(_under_way):
+            return False
+        _doomed.clear()
+    for worker in Worker._instances:
+        if worker.status == Status.paused:
+            worker.status = Status.running
+    return True
+
+
+def _is_busy() -> bool:
+    """Tell whether anything runs here that is not to be killed."""
+    running_here = (ts.key for one in Worker._instances for ts in one.state.all_running_tasks)
+    with _lock:
+        return any(key not in _doomed for key in (*_under_way, *running_here))
+
+
+def kill_child(pid: int, dask_worker: Any = None) -> bool:
+    """Kill the worker process of this nanny, which starts another one; False if it has ended."""
+    import signal
+
+    if dask_worker.pid != pid:
+        return False
+    os.kill(pid, signal.SIGKILL)
+    return True
 
 
 def _bar(key: str) -> None:
