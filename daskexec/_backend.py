@@ -756,12 +756,14 @@ class DaskBackend:
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answers = await self.client.run(_remote.relieve, key, waiting, workers=[worker])
         answer: dict[str, Any] = answers[worker]
+        if answer["barred"]:
+            # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
+            begun = await self._begun(answer["barred"])
+            answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.
             self._drop(barred)
-        if answer["barred"]:  # wherever Dask may move it, should the worker die
-            await self.client.run(_remote.withdraw, answer["barred"], on_error="return")
         return answer
 
     def _lose(self) -> None:

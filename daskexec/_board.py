@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "DECLINED",
     "FINISHED",
     "INITIALIZING",
     "PLAIN_KIND",
@@ -57,6 +58,7 @@ _SIZE = _DOOMS + (1 + _LAST_DOOMS) * _DOOM.size
 INITIALIZING = 1
 RUNNING = 2
 FINISHED = 3
+DECLINED = 4
 
 #: A result in a spool: slot, turn, index of the call in the task, length, kind of bytes.
 _RECORD = struct.Struct("<IIIIH")
@@ -156,9 +158,13 @@ class Board:
         self._dooms = count
         return False
 
-    def unmark(self, slot: int) -> None:
-        """Take back the mark on a slot's task, which this process does not begin after all."""
-        _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, 0, 0)
+    def decline(self, slot: int) -> None:
+        """Mark that this process, being doomed, has not begun a slot's task; nor may another.
+
+        The client is told, and sends the task's calls anew. If that word is lost with this
+        process Dask runs the task elsewhere; and the word may just have been heard.
+        """
+        _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, 0, DECLINED)
 
     def has_turn(self, slot: int, turn: int) -> bool:
         """Tell whether the slot is still that of the task it was given to on this turn."""

@@ -253,11 +253,8 @@ class Dispatcher:
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a pending future, if no worker has begun it."""
-        parting = self._parting
-        if parting is not None and not parting.over.done():  # it is on its way to a keeper
-            if _has_running_loop():
-                return False
-            concurrent.futures.wait([parting.over])
+        if not self._has_it(future):
+            return False
         call: Call | None = future._call
         if call is None:
             return future._cancel_now()
@@ -281,17 +278,33 @@ class Dispatcher:
         answer.add_done_callback(lambda done: self._settler.inbox.put(Answer(done, [task])))
         return False
 
+    def _has_it(self, future: DaskFuture[Any]) -> bool:
+        """Wait while a call is on its way to a keeper, where that may be waited for."""
+        parting = self._parting
+        if parting is not None and not parting.over.done():
+            if _has_running_loop():
+                return False
+            concurrent.futures.wait([parting.over])
+        return True
+
     def kill(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a future also if a worker has begun it, whose process is ended."""
+        if not self._has_it(future):
+            return False
         call: Call | None = future._call
+        if call is None:
+            return future.cancelled()
+        if self._ledger.forget_unsent(call):
+            return future._cancel_running()  # it may say so, of a task that it had shared
         line = self._line
-        if call is None or line is None or self._forked or not line.backend.alive():
+        if line is None or self._forked or not line.backend.alive():
             return future.cancelled()
         given = self._ledger.seize(call)
         if given is not None:
             stopped = future._cancel_running()
             self._settler.inbox.put(given)
             return stopped
+        call.wanted = False
         kill = Kill(call, monotonic() + self.CANCEL_WAIT)
         self._settler.inbox.put(kill)
         if not _has_running_loop() and threading.current_thread() is not self._workers[1]:

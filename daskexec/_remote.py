@@ -23,16 +23,18 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from itertools import takewhile
 from types import FunctionType
 from typing import Any
 
 from distributed import Status, Worker, WorkerPlugin, get_worker
 
-from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
+from daskexec._board import DECLINED, FINISHED, INITIALIZING, RUNNING, Board
 from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
 from daskexec._lifetimes import CUT, SLACK, fits
+from daskexec._link import GAVE_WAY
 from daskexec._pickling import load, running
 from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
@@ -68,8 +70,10 @@ _DOOMED = 1
 _REFUSALS = 0.25
 #: Seconds that a task waits to be heard of before it runs, where it must be.
 _HEARD = 10.0
-#: Seconds that a doomed worker waits for what is in its memory to be taken elsewhere.
-_MOVED = 5.0
+#: Seconds for which a doomed worker waits for new results to be fetched; and how old those are.
+_FETCHED, _NEW = 30.0, 10.0
+#: Seconds for which a call that may be killed gives way to the fetching of results that are new.
+_GIVES_WAY = 1.0
 #: Seconds between two looks of a doomed worker at whether it is free to end.
 _DOOMED_LOOK = 0.02
 #: What the claim on a task that may be begun once only is called, among Dask's events.
@@ -86,6 +90,7 @@ _under_way: dict[str, _Watch] = {}  # tasks that run now, by key
 _calls_begun: dict[str, int] = {}  # executor -> calls begun here
 _initializers: dict[str, _Initializer] = {}  # executor -> its initializer
 _board: Board | None = None
+_ended: OrderedDict[str, float] = OrderedDict()  # when tasks ended
 _doomed: set[str] = set()  # tasks for which this process is to be killed; then it begins no other
 
 
@@ -137,6 +142,9 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
         run.over = True
         with _lock:
             _under_way.pop(ticket.key, None)
+            _ended[ticket.key] = time.monotonic()
+            if len(_ended) > _REMEMBERED:
+                _ended.popitem(last=False)
         _flush()
 
 
@@ -148,22 +156,24 @@ def _begin(watch: _Watch) -> Outcome | None:
         if key in _withdrawn:
             del _withdrawn[key]
             return Outcome("withdrawn", [])
-        if _doomed:
-            return Outcome("withdrawn", [], detail=_DOOMED)
         if remaining is not None and not _has_time(watch, remaining):
             return _too_late(watch.worker, remaining)
         if _board is not None and ticket.slot >= 0:
             if not _board.has_turn(ticket.slot, ticket.turn):
                 return Outcome("withdrawn", [])  # settled already: nobody waits for it
             pid, stage = _board.read(ticket.slot)
+            if stage == DECLINED:
+                return Outcome("withdrawn", [])
             if stage:
                 left = _board.recover(ticket.slot, ticket.turn, pid)
                 return Outcome("refused", left, pid=pid, detail=stage)
             _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
-            if _board.doomed():
-                _board.unmark(ticket.slot)
+            if _doomed or _board.doomed():
+                _board.decline(ticket.slot)
                 watch.worker.loop.add_callback(_pause, watch.worker)
                 return Outcome("withdrawn", [], detail=_DOOMED)
+        elif _doomed:
+            return Outcome("withdrawn", [], detail=_DOOMED)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -241,14 +251,42 @@ def _report(worker: Any, ticket: Ticket) -> None:
 def _announce(watch: _Watch) -> None:
     """Tell the client that the task is running, and wait until that is on its way.
 
-    A call that holds the GIL lets nothing leave this process any more.
+    A call that holds the GIL lets nothing leave this process any more. So the results of
+    calls before it are to be gone as well.
     """
     worker, ticket = watch.worker, watch.run.ticket
-    message = _started(worker, ticket)
     try:
-        _ask(worker, worker.scheduler.log_event(topic=ticket.topic, msg=message))
+        _ask(worker, _announced(worker, ticket))
     except Exception:  # the connection is going, or very slow
-        worker.log_event(ticket.topic, message)
+        worker.log_event(ticket.topic, _started(worker, ticket))
+
+
+async def _announced(worker: Any, ticket: Ticket) -> None:
+    until = time.monotonic() + _GIVES_WAY
+    recent = _recent(_GIVES_WAY)
+    while recent and time.monotonic() < until:
+        if ticket.slot < 0:  # else the board knows that they are over
+            told = await worker.scheduler.processing(workers=[worker.address])
+            unknown = recent.intersection(told.get(worker.address, ()))
+        else:
+            unknown = set()
+        recent = {key for key in recent if key in unknown or _is_to_fetch(worker, key)}
+        if recent:
+            await asyncio.sleep(_DOOMED_LOOK / 4)
+    await worker.scheduler.log_event(topic=ticket.topic, msg=_started(worker, ticket))
+
+
+def _recent(seconds: float) -> set[str]:
+    """Return which tasks have ended here in the last seconds."""
+    since = time.monotonic() - seconds
+    with _lock:
+        return set(takewhile(lambda key: _ended[key] > since, reversed(_ended)))
+
+
+def _is_to_fetch(worker: Any, key: str) -> bool:
+    """Tell whether the result of a task is here, and was too large to be told at once."""
+    outcome = worker.data.get(key)
+    return isinstance(outcome, Outcome) and outcome.size() > _TOLD_AT_ONCE
 
 
 def _ask(worker: Any, question: Any) -> Any:
@@ -513,17 +551,18 @@ async def _end_when_free(worker: Any) -> None:
         if _is_pardoned():
             return
         await asyncio.sleep(_DOOMED_LOOK)
-    await asyncio.sleep(_DOOMED_LOOK)  # what is being fetched mostly is by then
-    if any(one.data for one in Worker._instances):
-        # Results that nobody has fetched yet: Dask takes them to other workers, if there are any.
-        until = time.monotonic() + _MOVED
-        with contextlib.suppress(Exception):
-            mine = [one.address for one in Worker._instances]
-            move = worker.scheduler.retire_workers(workers=mine, close_workers=False, remove=False)
-            await asyncio.wait_for(move, _MOVED)
-        while any(one.data for one in Worker._instances) and time.monotonic() < until:
-            await asyncio.sleep(_DOOMED_LOOK)
-    os._exit(1)
+    # Results that nobody has fetched yet are waited for; what has been here for longer is kept by
+    # somebody, who loses it as by any end of a worker: Dask computes it again.
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < _FETCHED and _has_results(waited + _NEW):
+        await asyncio.sleep(_DOOMED_LOOK)
+    os._exit(GAVE_WAY)
+
+
+def _has_results(seconds: float) -> bool:
+    """Tell whether results of the last seconds are still here."""
+    recent = _recent(seconds)
+    return any(key in one.data for one in Worker._instances for key in recent)
 
 
 def _is_pardoned() -> bool:

@@ -146,13 +146,11 @@ class DaskFuture(concurrent.futures.Future[T]):
         and has several threads or no nanny: there it ends when the call lets go, and a warning
         says so. A worker without a nanny is not replaced, unless its cluster does so.
         """
-        if self._state != PENDING or self._canceller is None:
-            stopped = super().cancel()
-        else:
-            stopped = self._canceller.cancel(self)
-        if kill and not stopped and not self.done() and self._canceller is not None:
+        if kill and self._canceller is not None and not self.done():
             return self._canceller.kill(self)
-        return stopped
+        if self._state != PENDING or self._canceller is None:
+            return super().cancel()
+        return self._canceller.cancel(self)
 
     def cancelled(self) -> bool:
         """Tell whether the call was cancelled."""

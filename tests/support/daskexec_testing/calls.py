@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -400,3 +401,31 @@ def begin_and_end(journal: Journal, seconds: float) -> None:
 def submit_and_wait(executor: Executor, value: Any) -> Any:
     """Have ``value`` come back through a call of this call's own."""
     return executor.submit(identity, value).result()
+
+
+# Calls that stand still
+
+
+def hold_gil(seconds: int) -> None:
+    """Sleep in C code without letting go of the GIL: nothing of this process goes on."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def say_and_sleep(started: Gate, seconds: float) -> None:
+    """Say that the call runs, then sleep."""
+    started.open()
+    time.sleep(seconds)
+
+
+def note_and_hold(journal: Journal, line: object, started: Gate, release: Gate) -> int:
+    """Write the line, wait for the release, return the process id."""
+    journal.write(line)
+    started.open()
+    release.wait()
+    return os.getpid()
+
+
+def note_then_sleep(journal: Journal, seconds: float) -> None:
+    """Write the process id, then sleep."""
+    journal.write(os.getpid())
+    time.sleep(seconds)
