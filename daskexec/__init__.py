@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from daskexec.config import ClusterConfig as ClusterConfig
     from daskexec.config import load_config as load_config
+    from daskexec.errors import CallTimedOut as CallTimedOut
     from daskexec.errors import ClusterStartFailed as ClusterStartFailed
     from daskexec.errors import ClusterUnreachable as ClusterUnreachable
     from daskexec.errors import ConfigError as ConfigError
@@ -42,6 +43,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CallInfo": "daskexec.info",
     "CallOutput": "daskexec.info",
+    "CallTimedOut": "daskexec.errors",
     "ClusterConfig": "daskexec.config",
     "ClusterStartFailed": "daskexec.errors",
     "ClusterUnreachable": "daskexec.errors",

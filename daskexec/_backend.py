@@ -40,9 +40,10 @@ from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle, CodePlugin
 from daskexec._fetching import Fetching
 from daskexec._hub import Hub
+from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Done, Ends, Failed, Lost, Surveyed, There, Threads
+from daskexec._messages import Done, Ends, Failed, Lost, Stuck, Surveyed, There, Threads
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -132,6 +133,8 @@ class DaskBackend:
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
     TIME = "a worker with more of its lifetime left"
+    #: Seconds that the end waits for workers which are being killed.
+    LAST_KILLS = 3.0
 
     def __init__(
         self,
@@ -159,6 +162,9 @@ class DaskBackend:
         self._remotes: weakref.WeakSet[_Remote] = weakref.WeakSet()
         self._briefs: dict[str, Outcome] = {}  # and what is known of these, if it was said
         self._direct = direct
+        self._killing = Killing(client, report, self._futures)
+        self._kills: set[asyncio.Task[Any]] = set()
+        self._once: set[str] = set()  # tasks that workers claim
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._fetching = Fetching(self, client, direct)
         self._lost = False
@@ -267,6 +273,8 @@ class DaskBackend:
                 allow_other_workers=bool(workers) and where is not None and not where.strict,
             )
         self._futures[ticket.key] = future
+        if ticket.once and ticket.slot < 0:
+            self._once.add(ticket.key)
         return future
 
     def leave(self, key: str) -> None:
@@ -323,6 +331,16 @@ class DaskBackend:
         """Have nothing more to do with a task, whether it runs or not."""
         with contextlib.suppress(RuntimeError):
             self._run(self._give_up(key))
+
+    def kill(self, key: str, worker: str, pid: int) -> None:
+        """End the process that runs a task, and nothing else; see `daskexec._killing`."""
+        with contextlib.suppress(RuntimeError):
+            self._run(self._kill(key, worker, pid))
+
+    def kill_stuck(self, worker: str, pid: int) -> None:
+        """End such a process from outside, if nothing else can run in it."""
+        with contextlib.suppress(RuntimeError):
+            self._run(self._killing.kill_stuck(worker, pid))
 
     def upload(self, bundle: Bundle) -> None:
         """Bring code to all workers, those to come too; blocks until those there have it.
@@ -529,6 +547,15 @@ class DaskBackend:
         if future is not None and self.alive():
             await self.client.cancel([future], asynchronous=True, force=True)
 
+    async def _kill(self, key: str, worker: str, pid: int) -> None:
+        await self._give_up(key)
+        if worker:
+            kill = self._spawn(self._killing.kill(key, worker, pid))
+            self._kills.add(kill)
+            kill.add_done_callback(self._kills.discard)
+        else:  # nothing was heard of it, so it will not answer
+            self._report(Stuck("", pid))
+
     async def _identity(self) -> Any:
         return await self.client.scheduler.identity(n_workers=-1)
 
@@ -572,11 +599,19 @@ class DaskBackend:
         self._staying.discard(key)
         self._briefs.pop(key, None)
         future = self._futures.pop(key, None)
+        if key in self._once:
+            self._once.discard(key)
+            if not self._holding:
+                self._spawn(self._unclaim(key))
         if self._holding:
             self._held.append(future)
         return future
 
-    # -- large objects: each a Dask value of its own, on the client's loop ---------------------
+    async def _unclaim(self, key: str) -> None:
+        with contextlib.suppress(OSError):  # the scheduler goes, and the claim with it
+            await self.client.scheduler.event_clear(name=_remote.CLAIM + key)
+
+    # -- large objects: each a Dask value of its own, on the client's loop -------------------
 
     def _spawn_supply(self, need: _Need) -> None:
         if self._needs.get(need.ticket.key) is need and not self._closed:
@@ -779,12 +814,14 @@ class DaskBackend:
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answers = await self.client.run(_remote.relieve, key, waiting, workers=[worker])
         answer: dict[str, Any] = answers[worker]
+        if answer["barred"]:
+            # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
+            begun = await self._begun(answer["barred"])
+            answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.
             self._drop(barred)
-        if answer["barred"]:  # wherever Dask may move it, should the worker die
-            await self.client.run(_remote.withdraw, answer["barred"], on_error="return")
         return answer
 
     def _lose(self) -> None:
@@ -799,6 +836,8 @@ class DaskBackend:
         self._report(Lost(self.loss()))
 
     async def _close(self) -> None:
+        if self._kills and not self._coming:  # an own cluster ends now anyway
+            await asyncio.wait(self._kills, timeout=self.LAST_KILLS)
         self._closed = True
         self.hush()
         if self._survey is not None:

@@ -13,6 +13,11 @@ A slot belongs to one attempt of one task, from when it is sent until it is sett
 hands slots out; a worker that is given a task whose slot is already marked does not run it. Nor
 does it if the slot has gone to another task since: then this one is settled, and Dask runs it
 again just because its worker died before its result was released.
+
+A process that is to be killed, since a call in it took too long, is *doomed* first: it is written
+on the board as well, and a process that finds itself there begins no task any more. It marks a
+task before it looks, and the client writes before it looks at the marks, so one of the two sees
+the other: what is not marked then is not begun, and is not lost by the kill.
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "DECLINED",
     "FINISHED",
     "INITIALIZING",
     "PLAIN_KIND",
@@ -44,11 +50,15 @@ SLOTS = 1 << 16
 _TURN = struct.Struct("<I")  # how often the slot was handed out
 _MARK = struct.Struct("<II")  # process id, stage
 _WIDTH = _TURN.size + _MARK.size
-_SIZE = SLOTS * _WIDTH
+_DOOMS = SLOTS * _WIDTH  # where the doomed are: how many ever, and the last process ids
+_LAST_DOOMS = 64
+_DOOM = struct.Struct("<I")
+_SIZE = _DOOMS + (1 + _LAST_DOOMS) * _DOOM.size
 
 INITIALIZING = 1
 RUNNING = 2
 FINISHED = 3
+DECLINED = 4
 
 #: A result in a spool: slot, turn, index of the call in the task, length, kind of bytes.
 _RECORD = struct.Struct("<IIIIH")
@@ -85,6 +95,7 @@ class Board:
         self._spool: mmap.mmap | None = None
         self._spool_number = 0
         self._end = 0
+        self._dooms = 0  # that this process has seen not to be its own
 
     # -- the client's side -----------------------------------------------------------------
 
@@ -114,7 +125,46 @@ class Board:
         for number in (0, 1):
             Path(self._spool_path(pid, number)).unlink(missing_ok=True)
 
+    def doom(self, pid: int) -> None:
+        """Have a process begin no further task; see the module's docstring."""
+        (count,) = _DOOM.unpack_from(self._map, _DOOMS)
+        place = _DOOMS + (1 + count % _LAST_DOOMS) * _DOOM.size
+        _DOOM.pack_into(self._map, place, pid)
+        _DOOM.pack_into(self._map, _DOOMS, (count + 1) & 0xFFFFFFFF)
+
+    def left_all(self, slot: int, pid: int, calls: int) -> bool:
+        """Tell whether a process has left the results of the first calls of a slot's task."""
+        (turn,) = _TURN.unpack_from(self._map, slot * _WIDTH)
+        results = self.recover(slot, turn, pid)
+        return len(results) >= calls and None not in results
+
     # -- a worker's side -------------------------------------------------------------------
+
+    def pardon(self) -> None:
+        """Take this process off the doomed: it has the process id of one that is dead."""
+        own = os.getpid()
+        for place in range(_DOOMS + _DOOM.size, _SIZE, _DOOM.size):
+            if _DOOM.unpack_from(self._map, place)[0] == own:
+                _DOOM.pack_into(self._map, place, 0)
+
+    def doomed(self) -> bool:
+        """Tell whether this process is to begin no further task."""
+        (count,) = _DOOM.unpack_from(self._map, _DOOMS)
+        if count == self._dooms:
+            return False
+        last = struct.unpack_from(f"<{_LAST_DOOMS}I", self._map, _DOOMS + _DOOM.size)
+        if os.getpid() in last:
+            return True
+        self._dooms = count
+        return False
+
+    def decline(self, slot: int) -> None:
+        """Mark that this process, being doomed, has not begun a slot's task; nor may another.
+
+        The client is told, and sends the task's calls anew. If that word is lost with this
+        process Dask runs the task elsewhere; and the word may just have been heard.
+        """
+        _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, 0, DECLINED)
 
     def has_turn(self, slot: int, turn: int) -> bool:
         """Tell whether the slot is still that of the task it was given to on this turn."""

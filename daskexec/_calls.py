@@ -121,9 +121,14 @@ class Ticket:
     home : str
         Id of the executor whose initializer, and whose globals of ``__main__``, are the calls';
         "": its own. Another's within calls.
+    announced : bool
+        The client must know that it runs before it does, since it may have to be killed.
+    once : bool
+        No worker begins it if one has that died since.
     """
 
     __slots__ = (
+        "announced",
         "captures",
         "executor",
         "has_initializer",
@@ -132,6 +137,7 @@ class Ticket:
         "load",
         "max_calls",
         "needs",
+        "once",
         "slot",
         "slow_after",
         "stop_after",
@@ -154,12 +160,15 @@ class Ticket:
         needs: float = 0.0,
         captures: bool = False,
         home: str = "",
+        announced: bool = False,
+        once: bool = False,
     ) -> None:
         self.executor, self.key, self.topic, self.load = executor, key, topic, load
         self.slot, self.turn = slot, turn
         self.has_initializer, self.max_calls = has_initializer, max_calls
         self.slow_after, self.stop_after, self.needs = slow_after, stop_after, needs
         self.captures, self.home = captures, home or executor
+        self.announced, self.once = announced, once
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return Ticket, (
@@ -176,6 +185,8 @@ class Ticket:
             self.needs,
             self.captures,
             self.home,
+            self.announced,
+            self.once,
         )
 
     def __sizeof__(self) -> int:

@@ -21,7 +21,8 @@
                                                         callback thread <--+ done-callbacks
 
 Where a cancel still works: QUEUED and PARKED, at once and without a message; SENT, if the
-workers, when asked, say that they have not begun the task; RUNNING, never.
+workers, when asked, say that they have not begun the task; RUNNING, only by killing its process
+(`daskexec._limits`).
 
 How many calls share a task is for `daskexec._batching`; where calls stand, and the one lock, is
 in `daskexec._ledger`; what happens on the settle and the callback thread in `daskexec._settling`.
@@ -41,7 +42,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
-from time import time
+from time import monotonic, time
 from typing import Any
 
 from daskexec._batching import BatchPolicy
@@ -50,6 +51,7 @@ from daskexec._endings import Answer
 from daskexec._failures import needed_by
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import Where
+from daskexec._limits import Kill
 from daskexec._messages import Line
 from daskexec._packing import Packer
 from daskexec._parcel import Parcel
@@ -57,7 +59,7 @@ from daskexec._parting import Parting
 from daskexec._patience import Patience
 from daskexec._pickling import dump, function_name, running
 from daskexec._promises import LEAVES, failed_of, futures_in, label_of
-from daskexec._settling import CHECK, Arrived, Settler, like
+from daskexec._settling import CHECK, Adopted, Arrived, Settler, like
 from daskexec._tasks import IN_HAND, THERE, Call, Job, Raised, Stretch, Task, Value
 from daskexec.errors import Detached
 from daskexec.futures import DaskFuture
@@ -299,11 +301,8 @@ class Dispatcher:
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel the call of a pending future, if no worker has begun it."""
-        parting = self._parting
-        if parting is not None and not parting.over.done():  # it is on its way to a keeper
-            if _has_running_loop():
-                return False
-            concurrent.futures.wait([parting.over])
+        if not self._has_it(future):
+            return False
         call: Call | None = future._call
         if call is None:
             return future._cancel_now()
@@ -326,6 +325,39 @@ class Dispatcher:
                 return future.cancelled()
         answer.add_done_callback(lambda done: self._settler.inbox.put(Answer(done, [task])))
         return False
+
+    def _has_it(self, future: DaskFuture[Any]) -> bool:
+        """Wait while a call is on its way to a keeper, where that may be waited for."""
+        parting = self._parting
+        if parting is not None and not parting.over.done():
+            if _has_running_loop():
+                return False
+            concurrent.futures.wait([parting.over])
+        return True
+
+    def kill(self, future: DaskFuture[Any]) -> bool:
+        """Cancel the call of a future also if a worker has begun it, whose process is ended."""
+        if not self._has_it(future):
+            return False
+        call: Call | None = future._call
+        if call is None:
+            return future.cancelled()
+        if self._ledger.forget_unsent(call):
+            return future._cancel_running()  # it may say so, of a task that it had shared
+        line = self._line
+        if line is None or self._forked or not line.backend.alive():
+            return future.cancelled()
+        given = self._ledger.seize(call)
+        if given is not None:
+            stopped = future._cancel_running()
+            self._settler.inbox.put(given)
+            return stopped
+        call.wanted = False
+        kill = Kill(call, monotonic() + self.CANCEL_WAIT)
+        self._settler.inbox.put(kill)
+        if not _has_running_loop() and threading.current_thread() is not self._workers[1]:
+            kill.over.wait(self.CANCEL_WAIT)
+        return future.cancelled()
 
     def cancel_all(self, futures: Iterable[DaskFuture[Any]]) -> None:
         """Cancel what has not begun, with one question to the workers and without waiting."""
@@ -374,6 +406,7 @@ class Dispatcher:
         line = self.line()
         for task in tasks:
             self._ledger.adopt(task)
+            self._settler.inbox.put(Adopted(task))
         line.backend.adopt(topic, [task.key for task in tasks])
 
     def expect(self, count: int) -> None:
@@ -613,6 +646,8 @@ class Dispatcher:
             needs,
             task.options.capture_output,
             self._home,
+            announced=task.options.timeout is not None,
+            once=task.options.rerun is False,
         )
         try:
             line.backend.send(ticket, task.options, task.ahead, load.large, where, load.values)

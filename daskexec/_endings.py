@@ -49,8 +49,10 @@ class Relief:
         task: Task,
         others: list[Task],
         cut: Cut | None = None,
+        kill: Any = None,
     ) -> None:
         self.answer, self.task, self.others, self.cut = answer, task, others, cut
+        self.kill = kill  # a `daskexec._limits.Kill` that is to be seen to then
 
 
 class Endings:

@@ -26,7 +26,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from daskexec._batching import BatchPolicy
 from daskexec._board import Board
@@ -37,7 +37,15 @@ from daskexec._records import Record
 from daskexec._tasks import IN_HAND, OVER, PARKED, QUEUED, SENT, Call, Job, Stretch, Task
 from daskexec.options import CallOptions
 
-__all__ = ["Ledger"]
+__all__ = ["Given", "Ledger"]
+
+
+class Given(NamedTuple):
+    """A begun task that was given up: where it runs. "" and 0 for what is not known."""
+
+    key: str
+    worker: str
+    pid: int
 
 
 class Ledger:
@@ -622,6 +630,32 @@ class Ledger:
                 return False
             self.forget(call)
             return True
+
+    def given(self, task: Task) -> Given:
+        """Say where a task runs."""
+        with self.changed:
+            started = task.started
+            if started is not None:
+                return Given(task.key, started.worker, started.pid)
+            pid = 0
+            if task.slot >= 0 and self.board is not None:
+                pid, _ = self.board.read(task.slot)
+            return Given(task.key, "", pid)
+
+    def seize(self, call: Call) -> Given | None:
+        """Drop a call that a worker has begun, and say where it runs.
+
+        None, and nothing is dropped, if it is not known to run, or its task has others left.
+        """
+        with self.changed:
+            task = call.task
+            if call.stage != SENT or task is None or task.end - task.told != 1:
+                return None
+            given = self.given(task)
+            if not given.worker and not given.pid:
+                return None
+            self.forget(call)
+            return given
 
     def unsent(self) -> tuple[list[Call | Stretch], list[Call]]:
         """Return what is queued, in order, and what is parked."""

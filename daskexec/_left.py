@@ -109,7 +109,14 @@ class KeptCalls:
 
     def cancel(self, future: DaskFuture[Any]) -> bool:
         """Cancel a call, if it has not begun: the keeper knows."""
-        answer = self._kept.ask("cancel", indexes=[future._number])
+        return self._cancel(future)
+
+    def kill(self, future: DaskFuture[Any]) -> bool:
+        """Cancel a call also if a worker has begun it, whose process is ended."""
+        return self._cancel(future, kill=True)
+
+    def _cancel(self, future: DaskFuture[Any], **how: bool) -> bool:
+        answer = self._kept.ask("cancel", indexes=[future._number], **how)
         answer.add_done_callback(self._cancelled)
         try:
             asyncio.get_running_loop()
@@ -127,7 +134,7 @@ class KeptCalls:
             with self._lock:
                 first = self._pending.pop(index, None) is not None
             future = self._by_index[index]
-            future._cancel_now()
+            future._cancel_running()
             if first:
                 self._dispatcher.arrived(future, None)
 

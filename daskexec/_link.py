@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from daskexec._board import Board
 
-__all__ = ["SpawnerLink"]
+__all__ = ["GAVE_WAY", "SpawnerLink"]
+
+#: Status with which a worker process exits that was asked to, since a call in it is to be killed.
+GAVE_WAY = 75
 
 
 class SpawnerLink:
@@ -58,6 +61,7 @@ class SpawnerLink:
         self._gone: dict[str, asyncio.Event] = {}
         self._stillborn = 0  # in a row
         self._born: dict[int, float] = {}
+        self._killed: set[int] = set()  # by `kill`, and not known to have ended
         self._replace = True
         self._hung_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +117,11 @@ class SpawnerLink:
 
     def signal(self, pid: int, number: int) -> None:
         self._tell({"op": "signal", "pid": pid, "signal": int(number)})
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker process whose replacement is to start at once."""
+        self._killed.add(pid)
+        self.signal(pid, signal.SIGKILL)
 
     def stop_replacing(self) -> None:
         self._replace = False
@@ -194,7 +203,10 @@ class SpawnerLink:
             if self.board is not None:
                 self.board.remove_spools(old)
         lived = time.monotonic() - self._born.pop(pid, 0.0)
-        self._stillborn = self._stillborn + 1 if lived < self.STILLBORN else 0
+        asked_for = pid in self._killed or status == GAVE_WAY
+        self._killed.discard(pid)
+        stillborn = lived < self.STILLBORN and not asked_for
+        self._stillborn = self._stillborn + 1 if stillborn else 0
         if name in self._options and self._replace:
             # One that cannot even start is tried again ever more slowly.
             delay = min(10.0, 0.05 * 2 ** (self._stillborn - 1)) if self._stillborn else 0.0
@@ -205,6 +217,8 @@ class SpawnerLink:
 
 
 def _how_it_ended(status: int) -> str:
+    if status == GAVE_WAY:
+        return "it was ended, since a call in it was to be killed"
     if status >= 0:
         return f"it exited with status {status}"
     try:

@@ -20,6 +20,7 @@ from typing import Any
 
 import distributed
 from distributed import SpecCluster
+from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import ProcessInterface
 
 from daskexec._board import Board
@@ -129,6 +130,11 @@ class ForkCluster(SpecCluster):
             self.link.hang_up()
         await super()._close()
 
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        # Not Dask's own, by which a place is given up whose worker has just ended when it is
+        # looked at, 15 s after an earlier one has: here a dead worker is replaced at once.
+        Cluster._update_worker_status(self, op, msg)
+
     def close(self, timeout: float | None = None) -> Any:
         """Stop workers and scheduler; nothing of them is left afterwards. Idempotent."""
         thread = getattr(self._loop_runner, "_loop_thread", None)
@@ -157,6 +163,10 @@ class ForkCluster(SpecCluster):
     def recycle(self, pid: int) -> None:
         """End one worker process; a fresh one takes its place."""
         self.link.signal(pid, signal.SIGTERM)
+
+    def kill(self, pid: int) -> None:
+        """Kill one worker process; a fresh one takes its place."""
+        self.link.kill(pid)
 
     def trouble(self) -> tuple[bool, str]:
         """Say what keeps workers from joining: whether that is final, and what is known."""

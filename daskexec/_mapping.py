@@ -93,7 +93,9 @@ class MapJob:
         return self._dispatcher.next_key(self.name)
 
     def _submit(self, items: list[Any]) -> None:
-        if self.options.retries:  # of one item, not of those that it shares a task with
+        after = self.options.after
+        # Of one item, not of those that it shares a task with.
+        if self.options.singly or (after is not None and not after.gate.done()):
             for item in items:
                 call = self.make_call(item)
                 self._calls.append(call.future)

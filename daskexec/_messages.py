@@ -27,6 +27,7 @@ __all__ = [
     "Lost",
     "Slow",
     "Started",
+    "Stuck",
     "Surveyed",
     "There",
     "Threads",
@@ -127,6 +128,14 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
+class Stuck:
+    """A worker that is to be killed does not answer: a call in it holds the GIL, perhaps."""
+
+    worker: str
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Surveyed:
     """What runs where calls will run. `fatal`: why no call can, or ""; `said`: by package."""
 
@@ -186,6 +195,15 @@ class Backend(Protocol):
     def give_up(self, key: str) -> None:
         """Have nothing more to do with a task, whether it runs or not; does not block."""
 
+    def kill(self, key: str, worker: str, pid: int) -> None:
+        """End the process that runs a task, and nothing else; nobody waits for the task.
+
+        Does not block. Reports `Stuck` if the process does not answer.
+        """
+
+    def kill_stuck(self, worker: str, pid: int) -> None:
+        """End such a process from outside, if nothing else can run in it; does not block."""
+
     def hold(self, on: bool) -> None:
         """Let go of nothing that is with the workers, until told otherwise; blocks."""
 
@@ -243,6 +261,8 @@ class Line:
         Worker name and cause of death of a process id, on clusters of our own.
     recycle : callable, optional
         Replace the worker process with this id, on clusters of our own.
+    kill : callable, optional
+        Kill the worker process with this id, on clusters of our own.
     signal_workers : callable, optional
         Send a signal to all worker processes, on clusters of our own.
     trouble : callable, optional
@@ -261,6 +281,7 @@ class Line:
         board: Any = None,
         death_of: Callable[[int], tuple[str, str]] | None = None,
         recycle: Callable[[int], None] | None = None,
+        kill: Callable[[int], None] | None = None,
         signal_workers: Callable[[int], None] | None = None,
         trouble: Callable[[], tuple[bool, str]] | None = None,
         last_words: Callable[[], str] | None = None,
@@ -268,4 +289,4 @@ class Line:
     ) -> None:
         self.backend, self.close, self.board, self.trouble = backend, close, board, trouble
         self.death_of, self.recycle, self.signal_workers = death_of, recycle, signal_workers
-        self.last_words, self.fate = last_words, fate
+        self.last_words, self.fate, self.kill = last_words, fate, kill

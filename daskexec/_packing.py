@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 from typing import Any
 
+from daskexec._after import After
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Load, all_plain
+from daskexec._failures import needed_by
 from daskexec._large import Large, LargeObjects
 from daskexec._ledger import Ledger
 from daskexec._pickling import FailedArgument, Functions, Unfinished
-from daskexec._promises import Arguments, Promises
+from daskexec._promises import Arguments, Promises, label_of
 from daskexec._tasks import IN_HAND, Call, Stretch, Task
+from daskexec.futures import DaskFuture
 
 __all__ = ["Packer", "cause"]
 
@@ -63,9 +65,33 @@ class Packer:
 
     def pack(self, task: Task) -> bool:
         """Pickle what a task carries; False if nothing of it can be sent now."""
+        if task.options.after is not None and not self._may_start(task, task.options.after):
+            return False
         if isinstance(task.load, Stretch):
             return self._pack_stretch(task, task.load)
         return self._pack_calls(task, task.load)
+
+    def _may_start(self, task: Task, after: After) -> bool:
+        """Tell whether what a task's calls run after is done; park or refuse them if not."""
+        gate, failed = after.gate, after.failed
+        try:
+            if gate.done():
+                gate.result()
+                return True
+        except BaseException as exc:
+            if isinstance(task.load, Stretch):
+                self._refuse_items(task.load, exc)
+            else:
+                for call in task.load:
+                    own = exc
+                    if isinstance(failed, DaskFuture):
+                        own = needed_by(exc, label_of(failed), label_of(call.future))
+                    self._refuse(call, own)
+            return False
+        assert not isinstance(task.load, Stretch)  # then its items are calls: see `MapJob`
+        for call in task.load:
+            self._park(call, [gate])
+        return False
 
     def _packed(self, task: Task, taken: int, size: int, ready: int) -> None:
         """Note what was pickled; queue again what is too much for one task."""
@@ -204,6 +230,9 @@ class Packer:
 
         Raises Unfinished where a future among its arguments is not done.
         """
+        after = call.options.after
+        if after is not None and not after.gate.done():
+            raise Unfinished
         if call.blob is not None:
             return
         try:

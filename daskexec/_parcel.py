@@ -54,7 +54,7 @@ class KeptCall:
         As of `daskexec._tasks.Call`.
     large : tuple of str
         Keys of the large objects that it needs.
-    resent, begun, alone
+    resent, begun, alone, raised
         As of `daskexec._tasks.Call`.
     values : dict of str to Body
         What earlier calls came to whose values it needs, by their keys.
@@ -71,11 +71,15 @@ class KeptCall:
     begun: int = 0
     alone: bool = False
     values: dict[str, Any] = field(default_factory=dict)
+    raised: int = 0
 
 
 @dataclass(slots=True)
 class KeptTask:
-    """A task that a worker had begun, or may have; `members` that are over are None."""
+    """A task that a worker had begun, or may have, `ran` seconds ago.
+
+    `members` that are over are None.
+    """
 
     key: str
     members: list[KeptCall | None]
@@ -84,6 +88,7 @@ class KeptTask:
     started: Started | None
     begun: int
     mixed: bool
+    ran: float = 0.0
 
 
 @dataclass(slots=True)

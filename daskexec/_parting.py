@@ -27,6 +27,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from time import monotonic
 from typing import Any
 
 from daskexec._batching import BatchPolicy
@@ -189,8 +190,8 @@ class Parting:
         if waiting:
             raise RuntimeError(
                 f"{waiting} call{'s' if waiting != 1 else ''} cannot be left: futures that are "
-                f"not done are among the arguments. The executor goes on; wait for those "
-                f"futures, then detach"
+                f"not done are among the arguments, or in after=. The executor goes on; wait for "
+                f"those futures, then detach"
             )
         parcel.tasks = [
             self._task(task, packer, number)
@@ -246,12 +247,13 @@ class Parting:
             future._number,
             call.blob or b"",
             call.carried,
-            call.options,
+            call.options.left(),
             self._large(call.large),
             call.resent,
             call.begun,
             call.alone,
             {key: _bytes_of(value) for key, value in values.items()},
+            call.raised,
         )
 
     def _items(
@@ -275,7 +277,9 @@ class Parting:
                 continue
             index = self._enter(None, name, job.name, order)
             kept = self._large(large)
-            made.append(KeptCall(index, job.name, number(), blob, carried, job.options, kept))
+            made.append(
+                KeptCall(index, job.name, number(), blob, carried, job.options.left(), kept)
+            )
         return made
 
     def _task(self, task: Task, packer: Packer, number: Callable[[], int]) -> KeptTask:
@@ -289,7 +293,14 @@ class Parting:
         else:
             members += map(self._kept, rest)
         return KeptTask(
-            task.key, members, task.told, task.options, task.started, task.begun, task.mixed
+            task.key,
+            members,
+            task.told,
+            task.options.left(),
+            task.started,
+            task.begun,
+            task.mixed,
+            monotonic() - task.started_at if task.started is not None else 0.0,
         )
 
     def _large(self, needed: Any) -> tuple[str, ...]:
@@ -364,6 +375,7 @@ class Unpacker:
             for key, body in kept.values.items():
                 call.others.values[key] = Value(call, key, len(body), body=body)
         call.resent, call.begun, call.alone = kept.resent, kept.begun, kept.alone
+        call.raised = kept.raised
         self.futures[kept.index] = future
         return call
 
@@ -382,6 +394,7 @@ class Unpacker:
         task.mixed = kept.mixed
         task.key, task.told, task.started = kept.key, kept.told, kept.started
         task.begun, task.submitted = kept.begun, True
+        task.started_at = monotonic() - kept.ran
         for call in task.calls:
             call.task = task
         if kept.started is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from daskexec.errors import ExecutorWarning
@@ -112,26 +113,61 @@ class Patience:
             there = workers()
         except Exception:
             return None  # the cluster does not say just now; the next look asks again
-        for options in picky:
-            for name, amount in (options.resources or {}).items():
-                most = max((w["resources"].get(name, 0) for w in there), default=0)
-                if most < amount:
-                    return (
-                        f"DaskExecutor is waiting: a call needs resource {name}={amount:g}, "
-                        f"and the workers offer at most {most:g} of it "
-                        f"({len(there)} workers looked at)"
-                    )
-            if options.workers and not any(
-                wanted in (w["address"], w["name"]) or f"//{wanted}:" in w["address"]
-                for wanted in options.workers
-                for w in there
-            ):
-                names = ", ".join(sorted(w["name"] for w in there)[:10])
-                return (
-                    f"DaskExecutor is waiting: a call asks for worker "
-                    f"{' or '.join(options.workers)}; there are: {names}"
-                )
-        return None
+        lacks = [lack for options in picky if (lack := _lack(options, there))]
+        if not lacks:
+            return None
+        return (
+            f"DaskExecutor is waiting: {lacks[0]}. It goes on when a worker joins that has what "
+            f"is asked for; cancel the call if none will"
+        )
+
+
+def _lack(options: CallOptions, there: Sequence[dict[str, Any]]) -> str:
+    """Say what calls ask for that no worker has; "" if one has all of it."""
+    able = [worker for worker in there if _is_meant(options, worker)]
+    if not able:
+        names = sorted(worker["name"] for worker in there)
+        known = [*names, *(worker["address"] for worker in there)]
+        wanted = " or ".join(options.workers or ())
+        return (
+            f"a call asks for worker {wanted}{_nearest(options.workers or (), known)}; "
+            f"there are: {_few(names)}"
+        )
+    needs = options.resources or {}
+    if any(all(w["resources"].get(name, 0) >= needs[name] for name in needs) for w in able):
+        return ""
+    where = _few(options.workers) if options.workers else "the workers"
+    for name, amount in needs.items():
+        most = max(worker["resources"].get(name, 0) for worker in able)
+        if most < amount:
+            offered = sorted({one for worker in able for one in worker["resources"]})
+            near = "" if name in offered else _nearest([name], offered)
+            return (
+                f"a call needs resource {name}={amount:g}{near}, and {where} offer at most "
+                f"{most:g} of it ({len(able)} workers looked at; resources there are: "
+                f"{_few(offered)})"
+            )
+    wanted = " and ".join(f"{name}={amount:g}" for name, amount in needs.items())
+    return f"a call needs {wanted} on one worker, and each is offered by another one"
+
+
+def _is_meant(options: CallOptions, worker: dict[str, Any]) -> bool:
+    """Tell whether a worker is among those that calls may run on."""
+    return options.workers is None or any(
+        wanted in (worker["address"], worker["name"]) or f"//{wanted}:" in worker["address"]
+        for wanted in options.workers
+    )
+
+
+def _nearest(wanted: Sequence[str], known: Sequence[str]) -> str:
+    near = [match for name in wanted for match in get_close_matches(name, known, 1)]
+    return f" (is {near[0]!r} meant?)" if near else ""
+
+
+def _few(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
 
 
 def _because(known: str) -> str:

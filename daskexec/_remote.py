@@ -14,6 +14,7 @@ to the client, which then relieves the worker of what waits behind it.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import pickle
@@ -23,27 +24,32 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
+from itertools import takewhile
 from types import FunctionType
 from typing import Any
 
-from distributed import Status, WorkerPlugin, get_worker
+from distributed import Status, Worker, WorkerPlugin, get_worker
 
-from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
+from daskexec._board import DECLINED, FINISHED, INITIALIZING, RUNNING, Board
 from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
 from daskexec._lifetimes import CUT, SLACK, fits
+from daskexec._link import GAVE_WAY
 from daskexec._pickling import load, running
 from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
+    "PROCESS",
     "EndPlugin",
     "InitializerPlugin",
     "abandon",
+    "doom",
     "end_of",
     "has_initializer",
     "keep",
+    "kill_child",
     "open_board",
     "relieve",
     "run_task",
@@ -60,8 +66,24 @@ _SAID_AFTER = 0.005
 #: its answer. The scheduler keeps the last thousand or so of them.
 _TOLD_AT_ONCE = 4096
 
+#: Of an outcome: it was withdrawn since this process is to be killed.
+_DOOMED = 1
+
 #: Seconds between two refusals of a worker that is about to end.
 _REFUSALS = 0.25
+#: Seconds that a task waits to be heard of before it runs, where it must be.
+_HEARD = 10.0
+#: Seconds for which a doomed worker waits for new results to be fetched; and how old those are.
+_FETCHED, _NEW = 30.0, 10.0
+#: Seconds for which a call that may be killed gives way to the fetching of results that are new.
+_GIVES_WAY = 1.0
+#: Seconds between two looks of a doomed worker at whether it is free to end.
+_DOOMED_LOOK = 0.02
+#: What the claim on a task that may be begun once only is called, among Dask's events.
+CLAIM = "daskexec-begun-"
+
+#: Tells this process from all others, also of other hosts.
+PROCESS = os.urandom(8).hex()
 
 _lock = threading.Lock()
 _next_refusal: weakref.WeakKeyDictionary[Any, float] = weakref.WeakKeyDictionary()
@@ -71,12 +93,15 @@ _under_way: dict[str, _Watch] = {}  # tasks that run now, by key
 _calls_begun: dict[str, int] = {}  # executor -> calls begun here
 _initializers: dict[str, _Initializer] = {}  # executor -> its initializer
 _board: Board | None = None
+_ended: OrderedDict[str, float] = OrderedDict()  # when tasks ended
+_doomed: set[str] = set()  # tasks for which this process is to be killed; then it begins no other
 
 
 def open_board(path: str) -> None:
     """Have this process mark the tasks it begins (workers that daskexec started)."""
     global _board
     _board = Board(path)
+    _board.pardon()
 
 
 def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
@@ -89,9 +114,11 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
         return Outcome("missing", [key.encode() for key in run.missing], count=0)
     worker = get_worker()
     watch = _Watch(worker, run)
+    if ticket.once and ticket.slot < 0 and not _ask(worker, _claim(worker, ticket.key)):
+        return Outcome("refused", [], detail=RUNNING)
     refusal = _begin(watch)
     if refusal is not None:
-        if refusal.kind == "leaving":
+        if refusal.kind == "leaving" or (refusal.kind == "withdrawn" and refusal.detail):
             _refuse_slowly(worker)
         return refusal
     run.place = (worker.address, str(worker.name), platform.node())
@@ -105,6 +132,8 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
             if failure is not None:
                 return Outcome("initializer", [failure])
             _mark(ticket, RUNNING)
+        if ticket.announced:
+            _announce(watch)
         run.run(_board if ticket.slot >= 0 else None)
         _mark(ticket, FINISHED)
         outcome = run.outcome()
@@ -129,6 +158,9 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
         run.over = True
         with _lock:
             _under_way.pop(ticket.key, None)
+            _ended[ticket.key] = time.monotonic()
+            if len(_ended) > _REMEMBERED:
+                _ended.popitem(last=False)
         _flush()
 
 
@@ -146,10 +178,18 @@ def _begin(watch: _Watch) -> Outcome | None:
             if not _board.has_turn(ticket.slot, ticket.turn):
                 return Outcome("withdrawn", [])  # settled already: nobody waits for it
             pid, stage = _board.read(ticket.slot)
+            if stage == DECLINED:
+                return Outcome("withdrawn", [])
             if stage:
                 left = _board.recover(ticket.slot, ticket.turn, pid)
                 return Outcome("refused", left, pid=pid, detail=stage)
             _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
+            if _doomed or _board.doomed():
+                _board.decline(ticket.slot)
+                watch.worker.loop.add_callback(_pause, watch.worker)
+                return Outcome("withdrawn", [], detail=_DOOMED)
+        elif _doomed:
+            return Outcome("withdrawn", [], detail=_DOOMED)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -220,7 +260,70 @@ def _mark(ticket: Ticket, stage: int) -> None:
 
 
 def _report(worker: Any, ticket: Ticket) -> None:
-    """Tell the client that the task is running, and on its way out when the worker is worn."""
+    """Tell the client that the task is running."""
+    worker.log_event(ticket.topic, _started(worker, ticket))
+
+
+def _announce(watch: _Watch) -> None:
+    """Tell the client that the task is running, and wait until that is on its way.
+
+    A call that holds the GIL lets nothing leave this process any more. So the results of
+    calls before it are to be gone as well.
+    """
+    worker, ticket = watch.worker, watch.run.ticket
+    try:
+        _ask(worker, _announced(worker, ticket))
+    except Exception:  # the connection is going, or very slow
+        worker.log_event(ticket.topic, _started(worker, ticket))
+
+
+async def _announced(worker: Any, ticket: Ticket) -> None:
+    until = time.monotonic() + _GIVES_WAY
+    recent = _recent(_GIVES_WAY)
+    while recent and time.monotonic() < until:
+        if ticket.slot < 0:  # else the board knows that they are over
+            told = await worker.scheduler.processing(workers=[worker.address])
+            unknown = recent.intersection(told.get(worker.address, ()))
+        else:
+            unknown = set()
+        recent = {key for key in recent if key in unknown or _is_to_fetch(worker, key)}
+        if recent:
+            await asyncio.sleep(_DOOMED_LOOK / 4)
+    await worker.scheduler.log_event(topic=ticket.topic, msg=_started(worker, ticket))
+
+
+def _recent(seconds: float) -> set[str]:
+    """Return which tasks have ended here in the last seconds."""
+    since = time.monotonic() - seconds
+    with _lock:
+        return set(takewhile(lambda key: _ended[key] > since, reversed(_ended)))
+
+
+def _is_to_fetch(worker: Any, key: str) -> bool:
+    """Tell whether the result of a task is here, and was too large to be told at once."""
+    outcome = worker.data.get(key)
+    return isinstance(outcome, Outcome) and outcome.size() > _TOLD_AT_ONCE
+
+
+def _ask(worker: Any, question: Any) -> Any:
+    """Wait for what is awaited on the worker's loop; on another thread."""
+    return asyncio.run_coroutine_threadsafe(question, worker.loop.asyncio_loop).result(_HEARD)
+
+
+async def _claim(worker: Any, key: str) -> bool:
+    """Note with the scheduler that a task is begun; False if that is noted already.
+
+    Dask has a task with one worker at a time, so nobody claims it in between.
+    """
+    name = CLAIM + key
+    if await worker.scheduler.event_is_set(name=name):
+        return False
+    await worker.scheduler.event_set(name=name)
+    return True
+
+
+def _started(worker: Any, ticket: Ticket) -> dict[str, Any]:
+    """Say that a task is running, and on its way out when the worker is worn."""
     message: dict[str, Any] = {
         "daskexec": ticket.executor,
         "key": ticket.key,
@@ -236,7 +339,7 @@ def _report(worker: Any, ticket: Ticket) -> None:
     if ticket.max_calls and _calls_begun.get(ticket.executor, 0) >= ticket.max_calls:
         message["worn"] = True
         worker.loop.add_callback(_pause, worker)
-    worker.log_event(ticket.topic, message)
+    return message
 
 
 def _began_at(key: str) -> float:
@@ -271,7 +374,7 @@ class _Watch:
 
     def start(self) -> None:
         """Say that the task runs: not at once, since most are over before it is heard."""
-        if self.run.ticket.max_calls:
+        if self.run.ticket.max_calls and not self.run.ticket.announced:
             _report(self.worker, self.run.ticket)
         self.worker.loop.add_callback(self._start)
 
@@ -281,7 +384,7 @@ class _Watch:
 
     def _say(self) -> None:
         if not self.run.over:
-            if not self.run.ticket.max_calls:
+            if not self.run.ticket.max_calls and not self.run.ticket.announced:
                 _report(self.worker, self.run.ticket)
             self._again()
 
@@ -449,6 +552,90 @@ def abandon(keys: list[str]) -> None:
                 watch.run.hand_back()
             elif key not in _begun:
                 _bar(key)
+
+
+# --- the end of a process that runs a call which is to be killed ------------------------------
+
+
+def doom(key: str, client: str, dask_worker: Any = None) -> str:
+    """End this process as soon as nothing runs in it but the task `key`; begin no other.
+
+    Runs on the worker's event loop.
+
+    Parameters
+    ----------
+    key : str
+        Task of the call that is to be killed; nobody waits for it any more.
+    client : str
+        `PROCESS` of the one who asks.
+
+    Returns
+    -------
+    str
+        Why that cannot be, or "".
+    """
+    from distributed import Scheduler
+
+    if client == PROCESS or Scheduler._instances:
+        return "its worker is a thread of a process that has more to do, and cannot be killed"
+    with _lock:
+        if key not in _under_way:
+            return ""  # it has just ended, and the process may go on
+        first = not _doomed
+        _doomed.add(key)
+    for worker in Worker._instances:
+        _pause(worker)
+    if first:
+        dask_worker.loop.add_callback(_end_when_free, dask_worker)
+    return ""
+
+
+async def _end_when_free(worker: Any) -> None:
+    while _is_busy():
+        if _is_pardoned():
+            return
+        await asyncio.sleep(_DOOMED_LOOK)
+    # Results that nobody has fetched yet are waited for; what has been here for longer is kept by
+    # somebody, who loses it as by any end of a worker: Dask computes it again.
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < _FETCHED and _has_results(waited + _NEW):
+        await asyncio.sleep(_DOOMED_LOOK)
+    os._exit(GAVE_WAY)
+
+
+def _has_results(seconds: float) -> bool:
+    """Tell whether results of the last seconds are still here."""
+    recent = _recent(seconds)
+    return any(key in one.data for one in Worker._instances for key in recent)
+
+
+def _is_pardoned() -> bool:
+    """Go on as before if what was to be killed has ended by itself, while other calls ran."""
+    with _lock:
+        if not _doomed.isdisjoint(_under_way):
+            return False
+        _doomed.clear()
+    for worker in Worker._instances:
+        if worker.status == Status.paused:
+            worker.status = Status.running
+    return True
+
+
+def _is_busy() -> bool:
+    """Tell whether anything runs here that is not to be killed."""
+    running_here = (ts.key for one in Worker._instances for ts in one.state.all_running_tasks)
+    with _lock:
+        return any(key not in _doomed for key in (*_under_way, *running_here))
+
+
+def kill_child(pid: int, dask_worker: Any = None) -> bool:
+    """Kill the worker process of this nanny, which starts another one; False if it has ended."""
+    import signal
+
+    if dask_worker.pid != pid:
+        return False
+    os.kill(pid, signal.SIGKILL)
+    return True
 
 
 def _bar(key: str) -> None:

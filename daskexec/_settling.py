@@ -22,10 +22,11 @@ from typing import Any
 from daskexec import _recording as recording
 from daskexec._board import INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
-from daskexec._endings import Answer, Endings, Relief, name_of
+from daskexec._endings import Answer, Endings, Relief, name_of, place_of
 from daskexec._failures import Failure, Unloaded
 from daskexec._frames import load_result
-from daskexec._ledger import Ledger
+from daskexec._ledger import Given, Ledger
+from daskexec._limits import Kill, Limits
 from daskexec._messages import (
     Cut,
     Done,
@@ -35,6 +36,7 @@ from daskexec._messages import (
     Lost,
     Slow,
     Started,
+    Stuck,
     Surveyed,
     There,
     Threads,
@@ -48,13 +50,16 @@ from daskexec._records import Where
 from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
+from daskexec.options import RERUNS
 
-__all__ = ["CHECK", "Arrived", "Settler", "like"]
+__all__ = ["CHECK", "Adopted", "Arrived", "Settler", "like"]
 
 _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed initializer
 
 #: A message to the settle thread: look at the connection and at what waits.
 CHECK = object()
+
+_NOT_AGAIN = "it may have begun when its worker was lost, and rerun=False: it is not run again"
 
 ErrorFactory = Callable[[], BaseException]
 
@@ -64,6 +69,13 @@ class Arrived:
 
     def __init__(self, future: DaskFuture[Any], body: Body | None) -> None:
         self.future, self.body = future, body
+
+
+class Adopted:
+    """A message to the settle thread: a task was taken over that somebody else has sent."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
 
 
 class _Pause:
@@ -107,6 +119,9 @@ class Settler:
         self._give_up = give_up
         self.promises = Promises(ledger, self.inbox.put, lambda: self.line, self.callbacks.put)
         self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
+        self.limits = Limits(
+            ledger, lambda: self.line, self.inbox.put, self.fail, self._relieve_for
+        )
         self._warned: set[str] = set()  # packages of which versions differ
         self._addresses: dict[int, str] = {}  # of workers, by process; of use on this machine
         self._opaque = opaque
@@ -129,7 +144,7 @@ class Settler:
         """Handle messages until a None comes: the settle thread."""
         while True:
             try:
-                message = self.inbox.get(timeout=self._patience.PULSE)
+                message = self.inbox.get(timeout=self.limits.pause(self._patience.PULSE))
             except queue.Empty:
                 message = CHECK
             if message is None:
@@ -179,9 +194,18 @@ class Settler:
             self.endings.learn(message)
         elif isinstance(message, Arrived):
             self._arrived(message)
+        elif isinstance(message, Kill):
+            self.limits.kill(message)
+        elif isinstance(message, Stuck):
+            self.limits.stuck(message)
+        elif isinstance(message, Given):
+            self.limits.end(message)
+        elif isinstance(message, Adopted):
+            self._adopted(message.task)
         elif isinstance(message, _Pause):
             message.begun.set()
             message.over.wait()
+        self.limits.look()
         self._check()
 
     def _check(self) -> None:
@@ -214,6 +238,7 @@ class Settler:
         task = self._ledger.started(message)
         if task is not None:
             task.started_at = time.monotonic()
+            self.limits.begun(task)
             set_all_running(call.future for call in task.calls)
         self._replace_worn()
 
@@ -250,7 +275,7 @@ class Settler:
         rest: list[tuple[Call, Body]] = []
         if task.options.retries and bodies and isinstance(bodies[0], Failure):
             task.record = record
-            self._over_or_again(task, self._load_error(bodies[0]))  # it was alone
+            self._over_or_again(task, self._load_error(bodies[0]), raised=True)  # alone
             return
         with ledger.changed:
             self._observe(task, outcome)
@@ -292,7 +317,7 @@ class Settler:
 
     def _arrived(self, message: Arrived) -> None:
         if message.body is None:
-            message.future._cancel_now()
+            message.future._cancel_running()
         else:
             value, error = loaded(message.body)
             message.future._finish(value=value, error=error)
@@ -339,8 +364,24 @@ class Settler:
             self._ledger.waits(task)
             self._ledger.again(task, message.begun)
 
+    def _adopted(self, task: Task) -> None:
+        if task.started is not None:
+            self.limits.begun(task, time.monotonic() - task.started_at)
+
+    def _relieve_for(self, task: Task, kill: Kill) -> None:
+        """Have a worker say what of a task is done and what not begun, for a call to be killed."""
+        line = self.line
+        if line is None or task.started is None or not self.relieving:
+            kill.over.set()
+            return
+        answer = line.backend.relieve(task.key, task.started.worker, [])
+        self.reliefs.add(answer)
+        answer.add_done_callback(lambda done: self.inbox.put(Relief(done, task, [], kill=kill)))
+
     def _relieved(self, relief: Relief) -> None:
         self.reliefs.discard(relief.answer)
+        if relief.kill is not None:
+            self.limits.again(relief.kill)
         if relief.answer.cancelled() or relief.answer.exception() is not None:
             return  # the worker is gone, or going: its tasks come back in another way
         answer = relief.answer.result()
@@ -375,8 +416,9 @@ class Settler:
                 )
             )
             return
-        where = f"{name} (process {outcome.pid})"
-        host = os.uname().nodename
+        where, host = f"{name} (process {outcome.pid})", os.uname().nodename
+        if not outcome.pid:  # on a cluster without a board, of a call that is not to run twice
+            (where, host), reason = place_of(task.started), _NOT_AGAIN
         if isinstance(outcome.bodies, list) and None in outcome.bodies:
             del outcome.bodies[outcome.bodies.index(None) :]  # it was too large to be left
             outcome.count = len(outcome.bodies)
@@ -404,12 +446,14 @@ class Settler:
             self.fail(task, message.error)
         elif len(task.load) > 1:
             self._ledger.again(task, alone=True)
-        elif task.calls and not task.suspect:
+        elif task.calls and not task.suspect and task.options.rerun is not False:
             task.calls[0].suspect = True
             self._ledger.again(task, ran=True)
         else:
             worker, host, fate = self._last_of(task, message.error)
             task.record = recording.killed(task, message.error)
+            if task.options.rerun is False:
+                fate = f"{fate}; {_NOT_AGAIN}"
             died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
             self._over_or_again(task, died)
 
@@ -429,12 +473,13 @@ class Settler:
         if task.key not in keys:
             return
         for call in self._ledger.withdrawn(task):
-            call.future._cancel_now()
+            call.future._cancel_running()  # as it may say since the task was begun that it shared
 
-    def _over_or_again(self, task: Task, error: BaseException) -> None:
+    def _over_or_again(self, task: Task, error: BaseException, raised: bool = False) -> None:
         """Try the only call of a task again, if it may be; else fail it."""
         calls = task.calls
-        if calls and _begun(task) <= calls[0].options.retries:
+        if calls and _may_again(calls[0], _begun(task), raised):
+            calls[0].raised += raised
             self._ledger.again(task, ran=True)
         else:
             self.fail(task, error)
@@ -506,6 +551,16 @@ def _unloaded(
 def _begun(task: Task) -> int:
     """How many times the first call of a task that has begun was begun in all."""
     return max(1, task.begun) + sum(call.begun for call in task.calls[:1])
+
+
+def _may_again(call: Call, begun: int, raised: bool) -> bool:
+    """Tell whether a call may be run again that was begun so often, and raised or died."""
+    options = call.options
+    if options.rerun is None:
+        return begun <= options.retries
+    if raised:
+        return call.raised < options.retries
+    return options.rerun and begun - call.raised <= RERUNS
 
 
 def _initializer_failed(cause: BaseException) -> InitializerFailed:

@@ -56,6 +56,7 @@ class Call:
         "options",
         "others",
         "promise",
+        "raised",
         "resent",
         "since",
         "stage",
@@ -78,6 +79,7 @@ class Call:
         self.alone = options.alone  # it shares no task
         self.wanted = True  # nobody waits for the workers' word on cancelling it
         self.begun = 0  # earlier attempts that a worker has begun
+        self.raised = 0  # those of them that ended with an exception
         self.resent = 0  # attempts in all, less one
         self.since: int | None = None  # `Task.since` of an earlier attempt
         self.suspect = False  # it was there when workers died, more than once
@@ -221,6 +223,7 @@ class Task:
         "ahead",
         "argument_bytes",
         "begun",
+        "deadline",
         "end",
         "function",
         "held",
@@ -253,6 +256,7 @@ class Task:
         self.told, self.end = 0, len(load)
         self.started: Started | None = None
         self.started_at = 0.0  # when that was heard
+        self.deadline = 0.0  # when it is given up, where it has a limit
         self.placed: tuple[str, ...] = ()  # the only workers that have the time for it
         self.held = False  # it waits for a worker that is to come, or is to be placed anew then
         self.begun = 0  # workers that have begun it: Dask tries again by itself

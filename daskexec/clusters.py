@@ -137,6 +137,7 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
             board=cluster.board,
             death_of=cluster.death_of,
             recycle=cluster.recycle,
+            kill=cluster.kill,
             signal_workers=cluster.signal_workers,
             trouble=cluster.trouble,
         )

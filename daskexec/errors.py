@@ -8,6 +8,8 @@
     │   │   ├── WorkerDied                   one call: its worker process ended under it
     │   │   └── InitializerFailed            the executor: its initializer raised
     │   └── SchedulerLost                    the executor: its cluster cannot be reached any more
+    ├── TimeoutError
+    │   └── CallTimedOut                     one call: it took longer than its ``timeout`` option
     ├── ConnectionError
     │   ├── ClusterUnreachable               nobody answered at the address, or not in TLS
     │   └── InsecureConnection               plaintext to another machine was not asked for
@@ -33,12 +35,15 @@ of one call only: the executor goes on.
 
 from __future__ import annotations
 
+import concurrent.futures
+import sys
 from concurrent.futures import BrokenExecutor
 from concurrent.futures.process import BrokenProcessPool
 from graphlib import CycleError
 from typing import Any
 
 __all__ = [
+    "CallTimedOut",
     "ClusterStartFailed",
     "ClusterUnreachable",
     "ConfigError",
@@ -96,6 +101,46 @@ class WorkerDied(BrokenProcessPool):
             type(self),
             (self.function, self.worker, self.host, self.reason, self.attempts),
         )
+
+
+if sys.version_info >= (3, 11):
+    _TimeoutError = TimeoutError
+else:  # two classes: caught as either
+
+    class _TimeoutError(concurrent.futures.TimeoutError, TimeoutError):
+        pass
+
+
+class CallTimedOut(_TimeoutError):
+    """The call took longer than its ``timeout`` option allows, and was killed.
+
+    A ``TimeoutError``, and on Python 3.10, where that is another class, a
+    ``concurrent.futures.TimeoutError`` as well. The call has begun, so it may have had effects; it
+    is not run again. Other calls are not affected and the executor stays usable.
+
+    Attributes
+    ----------
+    function : str
+        Name of the function that was called.
+    timeout : float
+        Seconds that the call was allowed.
+    worker : str
+        Name or address of the worker, "" where it is not known.
+    host : str
+        Host of the worker, "" where it is not known.
+    """
+
+    def __init__(self, function: str, timeout: float, worker: str = "", host: str = "") -> None:
+        self.function, self.timeout, self.worker, self.host = function, timeout, worker, host
+        where = f"worker {worker or '(unknown)'}" + (f" on host {host}" if host else "")
+        super().__init__(
+            f"the call of {function}() was not over {timeout:g} s after {where} had begun it: "
+            f"that is its limit, by with_options(timeout={timeout:g}). It was killed, and other "
+            f"calls are not affected."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.function, self.timeout, self.worker, self.host)
 
 
 class InitializerFailed(BrokenProcessPool):

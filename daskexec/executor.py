@@ -418,26 +418,48 @@ class DaskExecutor(Executor):
         retries : int
             How often a call is run again after it raised or its worker died.
         resources : mapping of str to float, optional
-            What a worker must offer, such as ``{"GPU": 1}``.
+            What a worker must offer, such as ``{"GPU": 1}``. While no worker does, a warning
+            says so, every few seconds at first.
         workers : list of str, optional
             The only workers that may run the calls: addresses, names or hosts.
         capture_output : bool
             Bring what a call writes to ``sys.stdout`` and ``sys.stderr``, and what it logs, to
             ``future.output``. Each call has a task of its own then. ``map`` gives no futures:
             there it has no effect.
+        timeout : float, optional
+            Seconds that a call may take from the moment a worker begins it; time in a queue
+            does not count. Then its future fails with `CallTimedOut`, a ``TimeoutError``,
+            though the call sleeps in C code or holds the GIL, and its worker process is killed
+            as soon as nothing else runs in it: no other call is lost, or run twice. A call
+            that has timed out is not run again, whatever `retries` says.
+        after : Future or iterable of Future, optional
+            Of any executor: the calls start when these are done. Their values are not
+            passed on. If one has failed, the calls fail with its exception; if one was
+            cancelled, they are cancelled.
+        rerun : bool, optional
+            Whether a call that a worker had begun may be run again after that worker died.
+            False: never; it fails with `WorkerDied`. True: up to 3 times, and `retries` then
+            counts what was raised alone. None: a call that was alone in its task is not, unless
+            `retries` says so or, on a cluster that daskexec did not start, Dask does so by its
+            ``allowed-failures``; calls that shared a task, on such a cluster, are run again
+            one by one.
+
+        Raises
+        ------
+        TypeError, ValueError
+            There is no such option, or its value cannot be right.
 
         Notes
         -----
         The view shares cluster, workers and limits with this executor; shutting one down
         shuts down both. Options that are left out are those of this executor.
         """
-        known = {name: getattr(self._options, name) for name in CallOptions.__slots__}
-        for name in options:
-            if name not in known:
-                raise TypeError(f"unknown option {name!r}; there are: {', '.join(known)}")
+        return self._with(self._options.with_(options))
+
+    def _with(self, options: CallOptions) -> DaskExecutor:
         view = object.__new__(DaskExecutor)
         view.__dict__.update(self.__dict__)
-        view._options = CallOptions(**{**known, **options})
+        view._options = options
         view._base = self
         return view
 
@@ -685,8 +707,7 @@ def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
             if found is None or not found._dispatcher.usable():
                 # Whether plaintext will do was decided where the executor was made.
                 found = _attached[executor] = DaskExecutor(cluster=address, insecure=True)
-    fields = {name: getattr(options, name) for name in CallOptions.__slots__}
-    return found if options == _DEFAULTS else found.with_options(**fields)
+    return found if options == _DEFAULTS else found._with(options)
 
 
 def _within(executor: str) -> DaskExecutor:

@@ -7,7 +7,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures._base import CANCELLED, FINISHED, PENDING, RUNNING
+from concurrent.futures._base import (
+    CANCELLED,
+    CANCELLED_AND_NOTIFIED,
+    FINISHED,
+    PENDING,
+    RUNNING,
+)
 from typing import Any, Protocol, TypeVar
 
 from daskexec._records import Record, info_of, under_way
@@ -44,6 +50,8 @@ class Canceller(Protocol):
     executor: str
 
     def cancel(self, future: DaskFuture[Any]) -> bool: ...
+
+    def kill(self, future: DaskFuture[Any]) -> bool: ...
 
     def dask_future(self, future: DaskFuture[Any]) -> Any: ...
 
@@ -148,7 +156,6 @@ class DaskFuture(concurrent.futures.Future[T]):
         record = self._record
         return record.unpacked_output() if record is not None and self.done() else None
 
-    # The stdlib's functions and methods use these three.
     def __reduce__(self) -> Any:
         # Before pickle has gone through all that hangs on it.
         raise TypeError("cannot pickle a DaskFuture: only as an argument it stands for its value")
@@ -214,13 +221,20 @@ class DaskFuture(concurrent.futures.Future[T]):
             self._callbacks = []
         return self._callbacks
 
-    def cancel(self) -> bool:
+    def cancel(self, *, kill: bool = False) -> bool:
         """Cancel the call, unless it has begun.
+
+        Parameters
+        ----------
+        kill : bool
+            Cancel it also while it runs: its worker process is killed as soon as nothing else
+            runs in it, and takes no further call. Other calls are not lost, and not run twice.
 
         Returns
         -------
         bool
-            True: the call has not run and will not. False: it is running or done.
+            True: the future is cancelled, and unless with `kill` the call has not run and will
+            not. False: it is running or done.
 
         Notes
         -----
@@ -229,7 +243,15 @@ class DaskFuture(concurrent.futures.Future[T]):
         most. On a thread with a running event loop nothing blocks: the workers are asked, the
         answer is False, and the future becomes cancelled if they had not. Calls that share a
         Dask task count as begun when the first of them is.
+
+        With `kill` the same holds for a call that shares its task: the worker is asked first which
+        of them it runs. One that runs alone is cancelled at once. A process whose GIL the
+        call holds is killed too, unless that is one of a cluster that daskexec did not start
+        and has several threads or no nanny: there it ends when the call lets go, and a warning
+        says so. A worker without a nanny is not replaced, unless its cluster does so.
         """
+        if kill and self._canceller is not None and not (self._is_over() or self.is_remote()):
+            return self._canceller.kill(self)
         if self._state != PENDING or self._canceller is None:
             return super().cancel()
         return self._canceller.cancel(self)
@@ -279,6 +301,19 @@ class DaskFuture(concurrent.futures.Future[T]):
         with self._condition:
             if self._state == CANCELLED:
                 self.set_running_or_notify_cancel()
+        return True
+
+    def _cancel_running(self) -> bool:
+        """Become cancelled, though it may be running, and wake all who wait; False when done."""
+        condition = self._own_condition()
+        with condition:
+            if self._is_over():
+                return False
+            self._state = CANCELLED_AND_NOTIFIED
+            for waiter in self._waiters:
+                waiter.add_cancelled(self)
+            condition.notify_all()
+        self._invoke_callbacks()
         return True
 
     def _finish(self, *, value: Any = None, error: BaseException | None = None) -> None:

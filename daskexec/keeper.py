@@ -398,10 +398,10 @@ class Keeper:
             for batch in self._batches:
                 batch.said.clear()
 
-    def cancel(self, wire: Wire, indexes: list[int]) -> list[int]:
+    def cancel(self, wire: Wire, indexes: list[int], kill: bool = False) -> list[int]:
         """Cancel calls that have not begun; say of a single one if it will never run.
 
-        Of several the results will tell.
+        With `kill` a single one is cancelled also if it has. Of several the results will tell.
         """
         with self._lock:
             found = [
@@ -413,7 +413,7 @@ class Keeper:
             if len(indexes) > 1:
                 batch.cancel(futures)
             elif futures:
-                stopped = futures[0].cancel()
+                stopped = futures[0].cancel(kill=kill)
         return indexes if stopped else []
 
 

@@ -15,6 +15,7 @@ import daskexec
 HOUSE = Path(__file__).parents[2] / "daskexec"
 
 FLOORS = {
+    "_after": 0,
     "errors": 0,
     "options": 0,
     "_board": 0,
@@ -66,6 +67,8 @@ FLOORS = {
     "_placing": 5,
     "_security": 5,
     "_endings": 5,
+    "_killing": 5,
+    "_limits": 5,
     "_settling": 5,
     "clusters": 7,
     "_dispatcher": 6,

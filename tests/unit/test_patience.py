@@ -59,7 +59,11 @@ def test_nothing_is_said_while_it_goes_on() -> None:
     [
         (CallOptions(resources={"GPU": 2}), "GPU=2"),
         (CallOptions(resources={"TPU": 1}), "at most 0"),
+        (CallOptions(resources={"GPUs": 1}), "is 'GPU' meant?"),
         (CallOptions(workers=("beta",)), "there are: alpha"),
+        (CallOptions(workers=("alpah",)), "is 'alpha' meant?"),
+        (CallOptions(workers=("alpha",), resources={"GPU": 2}), "alpha offer at most 1"),
+        (CallOptions(resources={"GPU": 1, "SSD": 1}), "resources there are: GPU"),
     ],
 )
 def test_what_nobody_has_is_named(options: CallOptions, words: str) -> None:
@@ -105,3 +109,18 @@ def test_gives_up_where_told() -> None:
     clock.now = 3.0
     reason = patience.look(PLAIN, 0, workers, "the last worker: it was killed")
     assert reason == "no worker has joined the cluster for 3 s (the last worker: it was killed)"
+
+
+def test_resources_of_two_workers_are_not_those_of_one() -> None:
+    """What is offered by different workers only is said to be."""
+    two = [
+        {"address": f"tcp://10.0.0.{i}:4000", "name": name, "resources": {name: 1.0}}
+        for i, name in enumerate(["GPU", "SSD"])
+    ]
+    clock = Clock()
+    patience = Patience(clock=clock)
+    waiting = [CallOptions(resources={"GPU": 1, "SSD": 1})]
+    patience.look(waiting, 2, lambda: two)
+    clock.now = 6.0
+    with pytest.warns(ExecutorWarning, match="GPU=1 and SSD=1 on one worker"):
+        patience.look(waiting, 2, lambda: two)

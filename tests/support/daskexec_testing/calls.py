@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -504,3 +505,31 @@ def inside_a_view(view: Any) -> tuple[str, str]:
     future = view.submit(talk, "nested")
     future.result()
     return future.info().name, future.output.stdout
+
+
+# Calls that stand still
+
+
+def hold_gil(seconds: int) -> None:
+    """Sleep in C code without letting go of the GIL: nothing of this process goes on."""
+    ctypes.PyDLL(None).sleep(seconds)
+
+
+def say_and_sleep(started: Gate, seconds: float) -> None:
+    """Say that the call runs, then sleep."""
+    started.open()
+    time.sleep(seconds)
+
+
+def note_and_hold(journal: Journal, line: object, started: Gate, release: Gate) -> int:
+    """Write the line, wait for the release, return the process id."""
+    journal.write(line)
+    started.open()
+    release.wait()
+    return os.getpid()
+
+
+def note_then_sleep(journal: Journal, seconds: float) -> None:
+    """Write the process id, then sleep."""
+    journal.write(os.getpid())
+    time.sleep(seconds)
