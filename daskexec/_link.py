@@ -21,12 +21,15 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from daskexec._board import remove_spools
+
 if TYPE_CHECKING:
     import asyncio
 
-    from daskexec._board import Board
+__all__ = ["RETIRED", "SpawnerLink"]
 
-__all__ = ["SpawnerLink"]
+#: Status with which a worker exits that its scheduler has told to, or that has lost it.
+RETIRED = 82
 
 
 class SpawnerLink:
@@ -34,23 +37,30 @@ class SpawnerLink:
 
     Workers are added, replaced and removed on the cluster's event loop; `signal` may be
     called from any thread (``sendall`` of one short line is atomic here).
+
+    Parameters
+    ----------
+    folder : str, optional
+        Where the scratch folder is made; the system's for temporary files when None.
     """
 
     #: Dead processes whose end, and whose last results, are remembered.
     REMEMBERED = 50
     #: Seconds of life below which a process counts as dead at its start.
     STILLBORN = 1.0
+    #: Seconds after which another worker takes the place of one whose scheduler has told it to
+    #: end: that place may be about to go, as the cluster is made smaller.
+    RETIRING = 2.0
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str | None = None) -> None:
         if not hasattr(os, "fork"):
             raise RuntimeError(
                 "DaskExecutor() starts its workers by fork(), which this platform does not "
                 "have: start a cluster, such as distributed.LocalCluster(), and pass it as "
                 "DaskExecutor(cluster=...)"
             )
-        self.scratch = tempfile.mkdtemp(prefix="daskexec-")
+        self.scratch = tempfile.mkdtemp(prefix="daskexec-", dir=folder)
         self.deaths: dict[int, tuple[str, str]] = {}
-        self.board: Board | None = None
         self.on_death: Callable[[], None] = lambda: None  # called on the loop
         self.ended = False  # the spawner has, without being asked to
         self._options: dict[str, dict[str, Any]] = {}
@@ -181,6 +191,8 @@ class SpawnerLink:
             if message["op"] == "spawned":
                 self._running[message["name"]] = message["pid"]
                 self._born[message["pid"]] = time.monotonic()
+                if message["name"] not in self._options:  # its place was given up meanwhile
+                    self.signal(message["pid"], signal.SIGTERM)
             elif message["op"] == "exited":
                 self._exited(message["name"], message["pid"], message["status"])
 
@@ -191,13 +203,14 @@ class SpawnerLink:
         while len(self.deaths) > self.REMEMBERED:
             old = next(iter(self.deaths))
             del self.deaths[old]
-            if self.board is not None:
-                self.board.remove_spools(old)
+            remove_spools(self.scratch, old)
         lived = time.monotonic() - self._born.pop(pid, 0.0)
         self._stillborn = self._stillborn + 1 if lived < self.STILLBORN else 0
         if name in self._options and self._replace:
             # One that cannot even start is tried again ever more slowly.
             delay = min(10.0, 0.05 * 2 ** (self._stillborn - 1)) if self._stillborn else 0.0
+            if status == RETIRED:
+                delay = max(delay, self.RETIRING)
             assert self._loop is not None
             self._loop.call_later(delay, self._spawn_again, name)
         elif name in self._gone:

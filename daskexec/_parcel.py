@@ -72,7 +72,10 @@ class KeptCall:
 
 @dataclass(slots=True)
 class KeptTask:
-    """A task that a worker had begun, or may have; `members` that are over are None."""
+    """A task that a worker had begun, or may have; `members` that are over are None.
+
+    `slot` is its place on the executor's board, where that has one.
+    """
 
     key: str
     members: list[KeptCall | None]
@@ -81,6 +84,7 @@ class KeptTask:
     started: Started | None
     begun: int
     mixed: bool
+    slot: int = -1
 
 
 @dataclass(slots=True)

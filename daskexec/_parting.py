@@ -120,6 +120,7 @@ class Parting:
             with settler.paused():
                 self._pack(ledger, packer, number)
                 self._deliver(self._parcel)
+                ledger.board = None  # its slots are the keeper's now
         except BaseException:
             with contextlib.suppress(Exception):
                 line.backend.hold(False)
@@ -257,7 +258,14 @@ class Parting:
         else:
             members += map(self._kept, rest)
         return KeptTask(
-            task.key, members, task.told, task.options, task.started, task.begun, task.mixed
+            task.key,
+            members,
+            task.told,
+            task.options,
+            task.started,
+            task.begun,
+            task.mixed,
+            task.slot,
         )
 
     def _large(self, needed: Any) -> tuple[str, ...]:
@@ -338,7 +346,7 @@ class Unpacker:
             calls.append(call)
         function = next(call.function for call in calls if call.function is not None)
         task = Task(calls, kept.options, function, 0.0)
-        task.mixed = kept.mixed
+        task.mixed, task.slot = kept.mixed, kept.slot
         task.key, task.told, task.started = kept.key, kept.told, kept.started
         task.begun, task.submitted = kept.begun, True
         for call in task.calls:

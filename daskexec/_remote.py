@@ -27,7 +27,7 @@ from typing import Any
 
 from distributed import Status, WorkerPlugin, get_worker
 
-from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board
+from daskexec._board import FINISHED, INITIALIZING, RUNNING, Board, path_in
 from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
@@ -39,11 +39,12 @@ from daskexec._worker_end import before_end, lifetime_of, seconds_left
 __all__ = [
     "InitializerPlugin",
     "abandon",
+    "board_folder",
     "end_of",
     "keep",
-    "open_board",
     "relieve",
     "run_task",
+    "use_boards",
     "value_of",
     "withdraw",
 ]
@@ -57,6 +58,9 @@ _SAID_AFTER = 0.005
 #: its answer. The scheduler keeps the last thousand or so of them.
 _TOLD_AT_ONCE = 4096
 
+#: Boards that are kept mapped: executors of nested calls come and go.
+_BOARDS = 32
+
 #: Seconds between two refusals of a worker that is about to end.
 _REFUSALS = 0.25
 
@@ -67,13 +71,34 @@ _withdrawn: OrderedDict[str, None] = OrderedDict()
 _under_way: dict[str, _Watch] = {}  # tasks that run now, by key
 _calls_begun: dict[str, int] = {}  # executor -> calls begun here
 _initializers: dict[str, _Initializer] = {}  # executor -> its initializer
-_board: Board | None = None
+_board_folder = _board_scheduler = ""
+_boards_lock = threading.Lock()  # guards the next one
+_boards: OrderedDict[str, Board] = OrderedDict()  # executor -> its board, the last used last
 
 
-def open_board(path: str) -> None:
+def use_boards(folder: str, scheduler: str) -> None:
     """Have this process mark the tasks it begins (workers that daskexec started)."""
-    global _board
-    _board = Board(path)
+    global _board_folder, _board_scheduler
+    _board_folder, _board_scheduler = folder, scheduler
+
+
+def board_folder(scheduler: str) -> str:
+    """Return where the boards are that this process marks, as a worker of that one; else ""."""
+    return _board_folder if scheduler == _board_scheduler else ""
+
+
+def _board_of(ticket: Ticket) -> Board | None:
+    """Return the board that a task is on."""
+    if ticket.slot < 0 or not _board_folder:
+        return None
+    with _boards_lock:
+        board = _boards.get(ticket.executor)
+        if board is None:
+            board = _boards[ticket.executor] = Board(path_in(_board_folder, ticket.executor))
+            if len(_boards) > _BOARDS:  # unmapped when no task writes there any more
+                _boards.popitem(last=False)
+        _boards.move_to_end(ticket.executor)
+        return board
 
 
 def run_task(ticket: Ticket, *large: Frames) -> Outcome:
@@ -81,7 +106,11 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
     run = Run(ticket, large)
     worker = get_worker()
     watch = _Watch(worker, run)
-    refusal = _begin(watch)
+    try:
+        board = _board_of(ticket)
+    except FileNotFoundError:  # its executor has ended
+        return Outcome("withdrawn", [])  # nobody waits for it any more
+    refusal = _begin(watch, board)
     if refusal is not None:
         if refusal.kind == "leaving":
             _refuse_slowly(worker)
@@ -94,9 +123,11 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
             failure = _initialize(ticket)
             if failure is not None:
                 return Outcome("initializer", [failure])
-            _mark(ticket, RUNNING)
-        run.run(_board if ticket.slot >= 0 else None)
-        _mark(ticket, FINISHED)
+            if board is not None:
+                board.mark(ticket.slot, RUNNING)
+        run.run(board)
+        if board is not None:
+            board.mark(ticket.slot, FINISHED)
         outcome = run.outcome()
         if outcome.size() <= _TOLD_AT_ONCE:
             worker.log_event(
@@ -116,7 +147,7 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
         _flush()
 
 
-def _begin(watch: _Watch) -> Outcome | None:
+def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
     ticket = watch.run.ticket
     key = ticket.key
     remaining = seconds_left(watch.worker)
@@ -126,14 +157,14 @@ def _begin(watch: _Watch) -> Outcome | None:
             return Outcome("withdrawn", [])
         if remaining is not None and not _has_time(watch, remaining):
             return _too_late(watch.worker, remaining)
-        if _board is not None and ticket.slot >= 0:
-            if not _board.has_turn(ticket.slot, ticket.turn):
+        if board is not None:
+            if not board.has_turn(ticket.slot, ticket.turn):
                 return Outcome("withdrawn", [])  # settled already: nobody waits for it
-            pid, stage = _board.read(ticket.slot)
+            pid, stage = board.read(ticket.slot)
             if stage:
-                left = _board.recover(ticket.slot, ticket.turn, pid)
+                left = board.recover(ticket.slot, ticket.turn, pid)
                 return Outcome("refused", left, pid=pid, detail=stage)
-            _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
+            board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -196,11 +227,6 @@ def _cut_all(worker: Any) -> None:
                 "lifetime": lifetime_of(worker),
             }
             worker.log_event(ticket.topic, message)
-
-
-def _mark(ticket: Ticket, stage: int) -> None:
-    if _board is not None and ticket.slot >= 0:
-        _board.mark(ticket.slot, stage)
 
 
 def _report(worker: Any, ticket: Ticket) -> None:

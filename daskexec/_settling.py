@@ -320,7 +320,7 @@ class Settler:
                 )
             )
             return
-        where = f"{name} (process {outcome.pid})"
+        where = f"{name} (process {outcome.pid})".lstrip()
         host = os.uname().nodename
         if isinstance(outcome.bodies, list) and None in outcome.bodies:
             del outcome.bodies[outcome.bodies.index(None) :]  # it was too large to be left
