@@ -183,7 +183,7 @@ def temporary_security() -> Any:
     except ImportError:
         raise PackageMissing(
             "TLS with certificates made for the run needs the package cryptography, and it is "
-            "not installed here: pip install cryptography",
+            "not installed here: pip install 'daskexec[tls]'",
             "cryptography",
         ) from None
 
