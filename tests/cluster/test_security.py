@@ -146,7 +146,10 @@ def _attacked(executor: DaskExecutor, **task: list[str]) -> dict[str, str]:
     told = {
         "address": client.scheduler.address,
         "workers": [address.partition("://")[2] for address in info["workers"]],
-        **{"folders": [], "files": [], "sockets": [], **task},
+        "folders": [],
+        "files": [],
+        "sockets": [],
+        **task,
     }
     script = STRANGER.format(path=sys.path, uid=nobody.pw_uid, gid=nobody.pw_gid)
     ended = subprocess.run(
