@@ -154,7 +154,8 @@ class Programs(RuleBasedStateMachine):
     def settle(self) -> None:
         """Wait until both are where they stay without another step."""
         for pair in self.held():
-            eventually(lambda pair=pair: pair.dask.running() and pair.threads.running())
+            for future in (pair.dask, pair.threads):
+                eventually(future.running, f"{future} runs; {self.dask.stats()}")
         if self.free():
             quick = [pair for pair in self.pairs if not pair.held]
             both = [future for pair in quick for future in (pair.dask, pair.threads)]
