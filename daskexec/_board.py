@@ -9,6 +9,9 @@ leaves the result of each call, before it begins the next one, in a mapped file 
 *spool*). Both outlive the process, and cost half a microsecond a call: memory is written, no
 file.
 
+Each executor has a board of its own, in the folder that its cluster's workers know; so executors
+that share a cluster do not share slots, and one that is left is taken over with its board.
+
 A slot belongs to one attempt of one task, from when it is sent until it is settled. The client
 hands slots out; a worker that is given a task whose slot is already marked does not run it. Nor
 does it if the slot has gone to another task since: then this one is settled, and Dask runs it
@@ -22,6 +25,7 @@ the other: what is not marked then is not begun, and is not lost by the kill.
 
 from __future__ import annotations
 
+import glob
 import marshal
 import mmap
 import os
@@ -30,11 +34,12 @@ import struct
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "BOARDS",
     "DECLINED",
     "FINISHED",
     "INITIALIZING",
@@ -44,7 +49,12 @@ __all__ = [
     "SPOOLED",
     "Board",
     "Leave",
+    "path_in",
+    "remove_spools",
 ]
+
+#: Under this name a scheduler's metadata have host and folder of its boards.
+BOARDS = "daskexec-boards"
 
 SLOTS = 1 << 16
 _TURN = struct.Struct("<I")  # how often the slot was handed out
@@ -75,6 +85,17 @@ _SPOOL_SIZE = 8 << 20
 SPOOLED = 1 << 20
 
 
+def path_in(folder: str, executor: str) -> str:
+    """Return where the board of an executor is, in the folder of its cluster's boards."""
+    return os.path.join(folder, f"board-{executor}")
+
+
+def remove_spools(folder: str, pid: int) -> None:
+    """Remove what an ended process has left, for any board of a folder."""
+    for path in glob.glob(os.path.join(glob.escape(folder), f"board-*.{pid}.[01]")):
+        Path(path).unlink(missing_ok=True)
+
+
 class Board:
     """The mapped file. Safe from several threads: each slot has one writer at a time.
 
@@ -84,13 +105,20 @@ class Board:
         The file, on a filesystem of this machine.
     create : bool
         Make it (the client's side) or open it (the worker's side).
+    held : collection of int, optional
+        Open one as a client that goes on with what another one has begun: the slots that are
+        in use.
     """
 
-    def __init__(self, path: str | Path, *, create: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, *, create: bool = False, held: Collection[int] | None = None
+    ) -> None:
         self.path = str(path)
         self._map = _mapped(self.path, _SIZE, create=create)
         # The longest unused first, so that a slot is not soon another task's.
-        self._free = deque(range(SLOTS)) if create else deque()
+        self._free = deque(range(SLOTS if create or held is not None else 0))
+        if held:
+            self._free = deque(slot for slot in self._free if slot not in held)
         self._lock = threading.Lock()  # guards the place in the spool
         self._spool: mmap.mmap | None = None
         self._spool_number = 0
@@ -120,10 +148,11 @@ class Board:
         _TURN.pack_into(self._map, place, turn)
         return turn
 
-    def remove_spools(self, pid: int) -> None:
-        """Remove what an ended process has left."""
-        for number in (0, 1):
-            Path(self._spool_path(pid, number)).unlink(missing_ok=True)
+    def remove(self) -> None:
+        """Unmap the file and remove it, and what workers have left for it."""
+        self.close()
+        for path in (self.path, *glob.glob(f"{glob.escape(self.path)}.*")):
+            Path(path).unlink(missing_ok=True)
 
     def doom(self, pid: int) -> None:
         """Have a process begin no further task; see the module's docstring."""

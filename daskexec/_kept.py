@@ -104,6 +104,11 @@ class KeptCluster:
         Of its scheduler, once it is open.
     security : distributed.Security or None
         With which clients connect to it.
+    boards : str
+        Folder in which executors have their boards, where its workers are processes of this
+        machine; else "". Only then `death_of` and what follows it can be asked for.
+    on_death : callable
+        Called when one of those processes has ended, on the thread that reads.
     left : bool
         It goes on without this process: closing it is to let go of it.
     names : list of (name, index, function)
@@ -124,10 +129,12 @@ class KeptCluster:
         self.config: ClusterConfig
         self.address, self.security = "", None
         self.left = False
+        self.boards = ""
         self.names: list[tuple[Any, int, str]] = []
         self.pid = process.pid if process is not None else 0
         self.on_news: Callable[[dict[str, Any]], None] = lambda _: None  # on the reading thread
         self.on_close: Callable[[], None] = lambda: None
+        self.on_death: Callable[[], None] = lambda: None
         self._process = process
         self._sock = sock
         self._wire = Wire(sock)
@@ -166,6 +173,8 @@ class KeptCluster:
                 break
             if message["op"] == "answer":
                 self._answered(message)
+            elif message["op"] == "death":
+                self.on_death()
             elif message["op"] == "trouble":
                 self._trouble = (message["final"], message["known"])
             elif message["op"] == "warning":
@@ -226,7 +235,12 @@ class KeptCluster:
                 f"the process that was to start the cluster {self.config.name!r} ended with "
                 f"status {status}{self._log()}"
             ) from None
+        self._is_at(answer)
+
+    def _is_at(self, answer: dict[str, Any]) -> None:
+        """Note what the keeper says of the open cluster."""
         self.address, self.security = answer["address"], unpacked(answer["security"])
+        self.boards = answer["boards"]
 
     def open(self, config: ClusterConfig, workers: int | None) -> None:
         """Ask for the cluster to be started; returns at once."""
@@ -246,6 +260,30 @@ class KeptCluster:
         except Exception:
             return ""
         return known
+
+    def answer_at_once(self, client: str) -> None:
+        """Have the scheduler send each message to a client at once; does not wait."""
+        self.ask("answer_at_once", client=client)
+
+    def death_of(self, pid: int) -> tuple[str, str]:
+        """Return name of the worker that had this process id, and what ended it."""
+        try:
+            name, reason = self.ask("death_of", pid=pid).result(self.ANSWER)
+        except Exception:
+            return "", ""
+        return name, reason
+
+    def recycle(self, pid: int) -> None:
+        """End one worker process; a fresh one takes its place. Does not wait."""
+        self.ask("recycle", pid=pid)
+
+    def kill(self, pid: int) -> None:
+        """Have a worker process killed and replaced."""
+        self.ask("kill", pid=pid)
+
+    def signal_workers(self, number: int) -> None:
+        """Send a signal to every worker process, and replace none of them. Does not wait."""
+        self.ask("signal_workers", number=number)
 
     def last_words(self) -> str:
         """Return what is known of why the scheduler has gone."""
@@ -305,7 +343,7 @@ class KeptCluster:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        shutil.rmtree(_state.clusters() / self.name, ignore_errors=True)
+        _state.remove(self.name)  # it has done so itself, unless it was killed
 
 
 def start(config: ClusterConfig, workers: int | None) -> KeptCluster:
@@ -447,7 +485,7 @@ def attach(entry: Entry) -> KeptCluster:
         raise
     kept.left = False
     kept.config = unpacked(answer["config"])
-    kept.address, kept.security = answer["address"], unpacked(answer["security"])
+    kept._is_at(answer)
     kept.names = [tuple(one) for one in answer["names"]]
     return kept
 

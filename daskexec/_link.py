@@ -21,15 +21,17 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from daskexec._board import remove_spools
+
 if TYPE_CHECKING:
     import asyncio
 
-    from daskexec._board import Board
-
-__all__ = ["GAVE_WAY", "SpawnerLink"]
+__all__ = ["GAVE_WAY", "RETIRED", "SpawnerLink"]
 
 #: Status with which a worker process exits that was asked to, since a call in it is to be killed.
 GAVE_WAY = 75
+#: Status with which a worker exits that its scheduler has told to, or that has lost it.
+RETIRED = 82
 
 
 class SpawnerLink:
@@ -37,28 +39,36 @@ class SpawnerLink:
 
     Workers are added, replaced and removed on the cluster's event loop; `signal` may be
     called from any thread (``sendall`` of one short line is atomic here).
+
+    Parameters
+    ----------
+    folder : str, optional
+        Where the scratch folder is made; the system's for temporary files when None.
     """
 
     #: Dead processes whose end, and whose last results, are remembered.
     REMEMBERED = 50
     #: Seconds of life below which a process counts as dead at its start.
     STILLBORN = 1.0
+    #: Seconds after which another worker takes the place of one whose scheduler has told it to
+    #: end: that place may be about to go, as the cluster is made smaller.
+    RETIRING = 2.0
 
-    def __init__(self) -> None:
+    def __init__(self, folder: str | None = None) -> None:
         if not hasattr(os, "fork"):
             raise RuntimeError(
                 "DaskExecutor() starts its workers by fork(), which this platform does not "
                 "have: start a cluster, such as distributed.LocalCluster(), and pass it as "
                 "DaskExecutor(cluster=...)"
             )
-        self.scratch = tempfile.mkdtemp(prefix="daskexec-")
+        self.scratch = tempfile.mkdtemp(prefix="daskexec-", dir=folder)
         self.deaths: dict[int, tuple[str, str]] = {}
-        self.board: Board | None = None
-        self.on_death: Callable[[], None] = lambda: None  # called on the loop
+        self.mourners: list[Callable[[], None]] = []  # called, on the loop, when one has died
         self.ended = False  # the spawner has, without being asked to
         self._options: dict[str, dict[str, Any]] = {}
         self._running: dict[str, int] = {}
         self._gone: dict[str, asyncio.Event] = {}
+        self._joined: set[str] = set()  # places whose worker has been with the scheduler
         self._stillborn = 0  # in a row
         self._born: dict[int, float] = {}
         self._killed: set[int] = set()  # by `kill`, and not known to have ended
@@ -111,6 +121,10 @@ class SpawnerLink:
             except asyncio.TimeoutError:
                 self.signal(pid, signal.SIGKILL)
         del self._gone[name]
+
+    def joined(self, name: str) -> None:
+        """Note that the worker of a place is with the scheduler; on the loop."""
+        self._joined.add(name)
 
     def pids(self) -> list[int]:
         return list(self._running.values())
@@ -190,26 +204,32 @@ class SpawnerLink:
             if message["op"] == "spawned":
                 self._running[message["name"]] = message["pid"]
                 self._born[message["pid"]] = time.monotonic()
+                if message["name"] not in self._options:  # its place was given up meanwhile
+                    self.signal(message["pid"], signal.SIGTERM)
             elif message["op"] == "exited":
                 self._exited(message["name"], message["pid"], message["status"])
 
     def _exited(self, name: str, pid: int, status: int) -> None:
         self._running.pop(name, None)
         self.deaths[pid] = (name, _how_it_ended(status))
-        self.on_death()
+        for tell in list(self.mourners):
+            tell()
         while len(self.deaths) > self.REMEMBERED:
             old = next(iter(self.deaths))
             del self.deaths[old]
-            if self.board is not None:
-                self.board.remove_spools(old)
+            remove_spools(self.scratch, old)
         lived = time.monotonic() - self._born.pop(pid, 0.0)
         asked_for = pid in self._killed or status == GAVE_WAY
         self._killed.discard(pid)
-        stillborn = lived < self.STILLBORN and not asked_for
+        # Not one that was there, and soon got a call that ended it.
+        stillborn = lived < self.STILLBORN and not asked_for and name not in self._joined
         self._stillborn = self._stillborn + 1 if stillborn else 0
+        self._joined.discard(name)
         if name in self._options and self._replace:
             # One that cannot even start is tried again ever more slowly.
             delay = min(10.0, 0.05 * 2 ** (self._stillborn - 1)) if self._stillborn else 0.0
+            if status == RETIRED:
+                delay = max(delay, self.RETIRING)
             assert self._loop is not None
             self._loop.call_later(delay, self._spawn_again, name)
         elif name in self._gone:

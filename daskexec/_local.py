@@ -13,9 +13,11 @@ of this process and the workers forked by `daskexec._spawner`. Against ``LocalCl
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import signal
 import threading
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import distributed
@@ -23,14 +25,15 @@ from distributed import SpecCluster
 from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import ProcessInterface
 
-from daskexec._board import Board
+from daskexec._board import BOARDS
 from daskexec._link import SpawnerLink
 from daskexec._quiet import quiet, quiet_here
+from daskexec._security import keys_of, temporary_security
 from daskexec._spawner import leave_out_meters, leave_out_profile
 
-__all__ = ["ForkCluster"]
+__all__ = ["LOOPBACK", "ForkCluster"]
 
-_LOOPBACK = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 class ForkCluster(SpecCluster):
@@ -46,10 +49,28 @@ class ForkCluster(SpecCluster):
         Calls that one worker process runs at the same time.
     memory_limit : int, str or None
         Memory of a worker at which Dask spills and pauses; None for no limit.
-    dashboard : bool
-        Serve Dask's dashboard on http://127.0.0.1:8787 (needs bokeh).
+    dashboard : bool or str
+        Serve Dask's dashboard on http://127.0.0.1:8787, or at that address (needs bokeh).
     resources : dict, optional
         Dask worker resources that each worker offers.
+    secure : bool
+        Speak TLS, with certificates made for this cluster (needs cryptography). They stay in
+        the memory of its processes.
+    host : str
+        Address to listen at.
+    port : int
+        TCP port of the scheduler; 0: any.
+    logs : int, optional
+        Level from which scheduler and workers log; else they do not.
+    name : str
+        Name of the cluster.
+    settings : mapping, optional
+        Of Dask, for the workers: dotted names to plain values.
+
+    Attributes
+    ----------
+    boards : str
+        Folder in which executors have their boards.
 
     Raises
     ------
@@ -64,13 +85,21 @@ class ForkCluster(SpecCluster):
         *,
         threads_per_worker: int = 1,
         memory_limit: int | str | None = None,
-        dashboard: bool = False,
+        dashboard: bool | str = False,
         resources: dict[str, float] | None = None,
+        secure: bool = False,
+        host: str = LOOPBACK,
+        port: int = 0,
+        logs: int | None = None,
+        name: str = "daskexec",
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.link = link
+        self.boards = link.scratch
+        self._logs = logs is not None
         try:
-            self.board = Board(Path(self.link.scratch, "board"), create=True)
-            self.link.board = self.board
+            security = temporary_security() if secure else None
+            protocol = "tls://" if secure else "tcp://"
             worker = {
                 "cls": ForkedWorker,
                 "options": {
@@ -79,30 +108,44 @@ class ForkCluster(SpecCluster):
                     "memory_limit": memory_limit or 0,
                     "local_directory": self.link.scratch,
                     "resources": resources,
-                    "board": self.board.path,
-                    "http": dashboard,
+                    "boards": self.boards,
+                    "http": bool(dashboard),
+                    "host": host,
+                    "protocol": protocol,
+                    "security": keys_of(security),
+                    "logs": logs,
+                    "settings": dict(settings or {}),
                 },
             }
             scheduler = {
                 "cls": distributed.Scheduler if dashboard else Scheduler,
                 "options": {
-                    "host": _LOOPBACK,
+                    "host": host,
+                    "port": port,
+                    "protocol": protocol,
+                    "security": security,
                     # It needs no folder, and one would be removed by a forked child's end.
                     "needs_workdir": False,
                     "local_directory": self.link.scratch,
-                    "dashboard": dashboard,
-                    "dashboard_address": f"{_LOOPBACK}:{8787 if dashboard else 0}",
+                    "dashboard": bool(dashboard),
+                    "dashboard_address": (
+                        dashboard
+                        if isinstance(dashboard, str)
+                        else f"{LOOPBACK}:{8787 if dashboard else 0}"
+                    ),
                     # A task may be moved off dying workers for ever: the board knows which
                     # call began, and a call that has begun is not run again.
                     "allowed_failures": 1 << 40,
                 },
             }
-            with quiet_here():
+            with quiet_here() if logs is None else contextlib.nullcontext():
                 super().__init__(
                     workers=dict.fromkeys(range(n_workers), worker),
                     worker=worker,
                     scheduler=scheduler,
-                    name="daskexec",
+                    name=name,
+                    security=security,
+                    silence_logs=False,
                     # A fork of this process has no loop that could close the cluster, and
                     # the executor closes it before the interpreter's end anyway.
                     shutdown_on_close=False,
@@ -112,11 +155,14 @@ class ForkCluster(SpecCluster):
             raise
 
     async def _start(self) -> None:
-        quiet.add(threading.get_ident())
+        if not self._logs:
+            quiet.add(threading.get_ident())
         self.link.listen(asyncio.get_running_loop())
         await super()._start()
         assert self.scheduler is not None
-        self.scheduler.add_plugin(_SendAtOnce(self.scheduler))
+        # For clients of this user's on this machine, calls on workers among them.
+        self.scheduler.task_metadata[BOARDS] = [os.uname().nodename, self.boards]
+        self.scheduler.add_plugin(_Joining(self.scheduler, self.link))
 
     async def _close(self) -> None:
         self.link.stop_replacing()
@@ -192,17 +238,23 @@ class Scheduler(distributed.Scheduler):  # by its name Dask looks things up
         """Open no port."""
 
 
-class _SendAtOnce(distributed.SchedulerPlugin):
-    """Has the scheduler send each message to a worker at once; Dask's waits for 5 ms."""
+class _Joining(distributed.SchedulerPlugin):
+    """Sees to workers that join.
 
-    name = "daskexec-send-at-once"
+    Has the scheduler send each message to them at once, where Dask's waits for 5 ms, and the link
+    know that they got that far.
+    """
 
-    def __init__(self, scheduler: Any) -> None:
-        for comm in scheduler.stream_comms.values():
-            comm.interval = 0
+    name = "daskexec-joining"
+
+    def __init__(self, scheduler: Any, link: SpawnerLink) -> None:
+        self._link = link
+        for worker in scheduler.stream_comms:
+            self.add_worker(scheduler, worker)
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         scheduler.stream_comms[worker].interval = 0
+        self._link.joined(str(scheduler.workers[worker].name))
 
 
 class ForkedWorker(ProcessInterface):
@@ -215,8 +267,7 @@ class ForkedWorker(ProcessInterface):
         self._options = {
             "scheduler_ip": scheduler,
             "name": name,
-            "host": _LOOPBACK,
-            "dashboard_address": f"{_LOOPBACK}:0",
+            "dashboard_address": f"{LOOPBACK}:0",
             "death_timeout": 60,
             **options,
         }

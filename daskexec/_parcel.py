@@ -78,7 +78,8 @@ class KeptCall:
 class KeptTask:
     """A task that a worker had begun, or may have, `ran` seconds ago.
 
-    `members` that are over are None.
+    `members` that are over are None. `slot` is its place on the executor's board, where that
+    has one.
     """
 
     key: str
@@ -89,6 +90,7 @@ class KeptTask:
     begun: int
     mixed: bool
     ran: float = 0.0
+    slot: int = -1
 
 
 @dataclass(slots=True)

@@ -122,6 +122,7 @@ class Parting:
             with settler.paused():
                 self._pack(ledger, packer, settler, line, number)
                 self._deliver(self._parcel)
+                ledger.board = None  # its slots are the keeper's now
         except BaseException:
             with contextlib.suppress(Exception):
                 line.backend.hold(False)
@@ -301,6 +302,7 @@ class Parting:
             task.begun,
             task.mixed,
             monotonic() - task.started_at if task.started is not None else 0.0,
+            task.slot,
         )
 
     def _large(self, needed: Any) -> tuple[str, ...]:
@@ -391,7 +393,7 @@ class Unpacker:
             calls.append(call)
         function = next(call.function for call in calls if call.function is not None)
         task = Task(calls, kept.options, function, 0.0)
-        task.mixed = kept.mixed
+        task.mixed, task.slot = kept.mixed, kept.slot
         task.key, task.told, task.started = kept.key, kept.told, kept.started
         task.begun, task.submitted = kept.begun, True
         task.started_at = monotonic() - kept.ran

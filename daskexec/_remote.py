@@ -30,7 +30,7 @@ from typing import Any
 
 from distributed import Status, Worker, WorkerPlugin, get_worker
 
-from daskexec._board import DECLINED, FINISHED, INITIALIZING, RUNNING, Board
+from daskexec._board import DECLINED, FINISHED, INITIALIZING, RUNNING, Board, path_in
 from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
@@ -50,9 +50,9 @@ __all__ = [
     "has_initializer",
     "keep",
     "kill_child",
-    "open_board",
     "relieve",
     "run_task",
+    "use_boards",
     "value_of",
     "withdraw",
 ]
@@ -68,6 +68,8 @@ _TOLD_AT_ONCE = 4096
 
 #: Of an outcome: it was withdrawn since this process is to be killed.
 _DOOMED = 1
+#: Boards that are kept mapped: executors of nested calls come and go.
+_BOARDS = 32
 
 #: Seconds between two refusals of a worker that is about to end.
 _REFUSALS = 0.25
@@ -92,16 +94,32 @@ _withdrawn: OrderedDict[str, None] = OrderedDict()
 _under_way: dict[str, _Watch] = {}  # tasks that run now, by key
 _calls_begun: dict[str, int] = {}  # executor -> calls begun here
 _initializers: dict[str, _Initializer] = {}  # executor -> its initializer
-_board: Board | None = None
 _ended: OrderedDict[str, float] = OrderedDict()  # when tasks ended
 _doomed: set[str] = set()  # tasks for which this process is to be killed; then it begins no other
+_board_folder = ""
+_boards_lock = threading.Lock()  # guards the next one
+_boards: OrderedDict[str, Board] = OrderedDict()  # executor -> its board, the last used last
 
 
-def open_board(path: str) -> None:
+def use_boards(folder: str) -> None:
     """Have this process mark the tasks it begins (workers that daskexec started)."""
-    global _board
-    _board = Board(path)
-    _board.pardon()
+    global _board_folder
+    _board_folder = folder
+
+
+def _board_of(ticket: Ticket) -> Board | None:
+    """Return the board that a task is on."""
+    if ticket.slot < 0 or not _board_folder:
+        return None
+    with _boards_lock:
+        board = _boards.get(ticket.executor)
+        if board is None:
+            board = _boards[ticket.executor] = Board(path_in(_board_folder, ticket.executor))
+            board.pardon()
+            if len(_boards) > _BOARDS:  # unmapped when no task writes there any more
+                _boards.popitem(last=False)
+        _boards.move_to_end(ticket.executor)
+        return board
 
 
 def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
@@ -116,7 +134,11 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
     watch = _Watch(worker, run)
     if ticket.once and ticket.slot < 0 and not _ask(worker, _claim(worker, ticket.key)):
         return Outcome("refused", [], detail=RUNNING)
-    refusal = _begin(watch)
+    try:
+        board = _board_of(ticket)
+    except FileNotFoundError:  # its executor has ended
+        return Outcome("withdrawn", [])  # nobody waits for it any more
+    refusal = _begin(watch, board)
     if refusal is not None:
         if refusal.kind == "leaving" or (refusal.kind == "withdrawn" and refusal.detail):
             _refuse_slowly(worker)
@@ -131,11 +153,13 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
             failure = _initialize(ticket)
             if failure is not None:
                 return Outcome("initializer", [failure])
-            _mark(ticket, RUNNING)
+            if board is not None:
+                board.mark(ticket.slot, RUNNING)
         if ticket.announced:
             _announce(watch)
-        run.run(_board if ticket.slot >= 0 else None)
-        _mark(ticket, FINISHED)
+        run.run(board)
+        if board is not None:
+            board.mark(ticket.slot, FINISHED)
         outcome = run.outcome()
         if outcome.size() + len(outcome.output) <= _TOLD_AT_ONCE:
             worker.log_event(
@@ -164,7 +188,7 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
         _flush()
 
 
-def _begin(watch: _Watch) -> Outcome | None:
+def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
     ticket = watch.run.ticket
     key = ticket.key
     remaining = seconds_left(watch.worker)
@@ -174,18 +198,18 @@ def _begin(watch: _Watch) -> Outcome | None:
             return Outcome("withdrawn", [])
         if remaining is not None and not _has_time(watch, remaining):
             return _too_late(watch.worker, remaining)
-        if _board is not None and ticket.slot >= 0:
-            if not _board.has_turn(ticket.slot, ticket.turn):
+        if board is not None:
+            if not board.has_turn(ticket.slot, ticket.turn):
                 return Outcome("withdrawn", [])  # settled already: nobody waits for it
-            pid, stage = _board.read(ticket.slot)
+            pid, stage = board.read(ticket.slot)
             if stage == DECLINED:
                 return Outcome("withdrawn", [])
             if stage:
-                left = _board.recover(ticket.slot, ticket.turn, pid)
+                left = board.recover(ticket.slot, ticket.turn, pid)
                 return Outcome("refused", left, pid=pid, detail=stage)
-            _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
-            if _doomed or _board.doomed():
-                _board.decline(ticket.slot)
+            board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
+            if _doomed or board.doomed():
+                board.decline(ticket.slot)
                 watch.worker.loop.add_callback(_pause, watch.worker)
                 return Outcome("withdrawn", [], detail=_DOOMED)
         elif _doomed:
@@ -252,11 +276,6 @@ def _cut_all(worker: Any) -> None:
                 "lifetime": lifetime_of(worker),
             }
             worker.log_event(ticket.topic, message)
-
-
-def _mark(ticket: Ticket, stage: int) -> None:
-    if _board is not None and ticket.slot >= 0:
-        _board.mark(ticket.slot, stage)
 
 
 def _report(worker: Any, ticket: Ticket) -> None:

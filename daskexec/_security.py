@@ -27,14 +27,17 @@ from daskexec.errors import (
     ConfigError,
     ExecutorWarning,
     InsecureConnection,
+    PackageMissing,
 )
 
 __all__ = [
     "connected",
     "is_loopback",
+    "keys_of",
     "only_what_was_asked_for",
     "refuse_plaintext",
     "security_from",
+    "temporary_security",
     "warn_insecure",
 ]
 
@@ -163,6 +166,35 @@ def security_from(keys: Mapping[str, Any] | None, source: str = "") -> Any:
                 why = "cannot be read" if os.path.exists(path) else "does not exist"
                 raise ConfigError(f"{source}: security: {key}: {path} {why}", source)
     return Security(**options)
+
+
+def temporary_security() -> Any:
+    """Return a ``distributed.Security`` with certificates made now, in memory only.
+
+    Raises
+    ------
+    PackageMissing
+        ``cryptography`` is not installed.
+    """
+    from distributed.security import Security
+
+    try:
+        return Security.temporary()
+    except ImportError:
+        raise PackageMissing(
+            "TLS with certificates made for the run needs the package cryptography, and it is "
+            "not installed here: pip install 'daskexec[tls]'",
+            "cryptography",
+        ) from None
+
+
+def keys_of(security: Any) -> dict[str, Any] | None:
+    """Return what ``Security(**keys)`` makes the same of, as JSON can carry it."""
+    if security is None:
+        return None
+    names = [name for name in security.__slots__ if name.startswith("tls_")]
+    keys = {name: getattr(security, name) for name in names if not name.endswith("_version")}
+    return {**keys, "require_encryption": security.require_encryption}
 
 
 def _arguments(address: str, security: Any) -> dict[str, Any]:

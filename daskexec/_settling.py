@@ -416,7 +416,7 @@ class Settler:
                 )
             )
             return
-        where, host = f"{name} (process {outcome.pid})", os.uname().nodename
+        where, host = f"{name} (process {outcome.pid})".lstrip(), os.uname().nodename
         if not outcome.pid:  # on a cluster without a board, of a call that is not to run twice
             (where, host), reason = place_of(task.started), _NOT_AGAIN
         if isinstance(outcome.bodies, list) and None in outcome.bodies:

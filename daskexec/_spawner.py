@@ -35,6 +35,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+from daskexec._link import RETIRED
+
 __all__ = ["leave_out_meters", "leave_out_profile", "main"]
 
 #: Seconds between two looks at the parent process.
@@ -180,7 +182,7 @@ def _become_worker(spawner: _Spawner, parent: int, options: dict[str, Any]) -> N
         spawner.sock.close()
         gc.enable()
         asyncio.run(_work(options))
-        status = 0
+        status = RETIRED
     except BaseException:
         _print_exception()
     finally:
@@ -196,14 +198,21 @@ def _die_with_parent(parent: int) -> None:
 
 async def _work(options: dict[str, Any]) -> None:
     import dask.config
+    import distributed
     from distributed import Worker
 
     from daskexec import _remote
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, _leave, 0)
-    _remote.open_board(options.pop("board"))
-    http = options.pop("http")
+    _remote.use_boards(options.pop("boards"))
+    http, logs = options.pop("http"), options.pop("logs", None)
+    if logs is not None:
+        _speak(logs)
+    dask.config.set(options.pop("settings", {}))
+    keys = options.pop("security", None)
+    if keys is not None:
+        options["security"] = distributed.Security(**keys)
     if not http:
         leave_out_profile()
     worker = Worker(**options)
@@ -216,6 +225,16 @@ async def _work(options: dict[str, Any]) -> None:
         with dask.config.set({"distributed.worker.http.routes": []}):
             await worker
     await worker.finished()
+
+
+def _speak(level: int) -> None:
+    """Have Dask's log of this worker from that level on, where what is printed goes to."""
+    for name in logging.root.manager.loggerDict:
+        if name.split(".")[0] == "distributed":
+            logging.getLogger(name).propagate = True
+    root = logging.getLogger("distributed")
+    root.setLevel(level)
+    root.addHandler(logging.StreamHandler())
 
 
 def leave_out_profile() -> None:

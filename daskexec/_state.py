@@ -35,6 +35,7 @@ __all__ = [
     "log_tail",
     "moment",
     "new_folder",
+    "remove",
     "write",
 ]
 
@@ -184,6 +185,16 @@ def entries() -> list[Entry]:
 def find(name: str) -> Entry | None:
     """Return the entry of a name."""
     return next((entry for entry in entries() if entry.name == name), None)
+
+
+def remove(name: str) -> None:
+    """Remove the folder of a cluster whose keeper has ended, and that of its socket."""
+    folder = clusters() / name
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        where = json.loads((folder / "entry.json").read_text())["socket"]
+        if where:
+            shutil.rmtree(os.path.dirname(where), ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _read(folder: Path) -> Entry | None:

@@ -14,9 +14,10 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from daskexec import _kept
+from daskexec._board import BOARDS, Board, path_in
 from daskexec._checks import scheduler_address
 from daskexec._kept import KeptCluster
 from daskexec._link import SpawnerLink
@@ -24,6 +25,7 @@ from daskexec.config import ClusterConfig, load_config
 
 if TYPE_CHECKING:
     from daskexec._messages import Line
+    from daskexec._parcel import Parcel
     from daskexec.kinds import RunningCluster
 
 __all__ = [
@@ -112,6 +114,7 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
             raise
         cluster = ForkCluster(link, n_workers, **options)
         try:
+            board = Board(path_in(cluster.boards, executor), create=True)
             with only_what_was_asked_for("scheduler-address"):
                 client = Client(cluster, set_as_default=False)
         except BaseException:
@@ -123,6 +126,7 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
             with contextlib.suppress(Exception):
                 _close_at_once(client)
             cluster.close()
+            board.close()
 
         from daskexec._messages import Line
 
@@ -130,11 +134,11 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
         cluster.answer_at_once(client.id)
         coming = n_workers * options["threads_per_worker"]
         backend = DaskBackend(client, executor, report, direct=True, coming=coming)
-        cluster.link.on_death = backend.retry_transfers
+        cluster.link.mourners.append(backend.retry_transfers)
         return Line(
             backend,
             close,
-            board=cluster.board,
+            board=board,
             death_of=cluster.death_of,
             recycle=cluster.recycle,
             kill=cluster.kill,
@@ -244,16 +248,61 @@ def shared(executor: str, opened: Opened) -> Connect:
         from daskexec._backend import DaskBackend
         from daskexec._messages import Line
 
-        backend = DaskBackend(opened.client, executor, report)
+        client, kept = opened.client, opened.kept
+        own = kept if kept is not None and kept.boards else None
+        # The client may be one of another executor's own cluster, of this process or not.
+        cluster = getattr(client, "cluster", None)
+        lender = cluster if hasattr(cluster, "boards") else None
+        folder = own.boards if own is not None else _boards_of(client)
+        board = Board(path_in(folder, executor), create=True) if folder else None
+        backend = DaskBackend(client, executor, report, direct=True if own else None)
+
+        def died() -> None:
+            client.loop.add_callback(backend.retry_transfers)
+
+        if own is not None:
+            own.answer_at_once(client.id)
+            own.on_death = died
+        if lender is not None:
+            lender.link.mourners.append(died)
+
+        def close() -> None:
+            if lender is not None:
+                lender.link.mourners.remove(died)
+            opened.close()
+            if board is not None:
+                if kept is not None and kept.left:
+                    board.close()  # somebody else goes on with it
+                else:
+                    board.remove()
+
         return Line(
             backend,
-            opened.close,
+            close,
+            board=board,
+            death_of=own.death_of if own else lender.death_of if lender else None,
+            recycle=own.recycle if own else None,
+            kill=own.kill if own else None,
+            signal_workers=own.signal_workers if own else None,
             trouble=opened.trouble,
             last_words=opened.last_words,
             fate=opened.fate,
         )
 
     return connect
+
+
+def _boards_of(client: Any) -> str:
+    """Return where the boards of a client's cluster are, if they are on this machine; or ""."""
+    import asyncio
+
+    asked = client.scheduler.get_metadata(keys=[BOARDS], default=None)
+    try:
+        told = asyncio.run_coroutine_threadsafe(asked, client.loop.asyncio_loop).result(10)
+        host, folder = told
+        return folder if host == os.uname().nodename and os.access(folder, os.W_OK) else ""
+    except Exception:  # there are none, or the connection is lost: others will say so
+        return ""
 
 
 def open_client(
@@ -337,15 +386,36 @@ def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> 
     )
 
 
-def inherited(executor: str, client: Any, running: RunningCluster) -> Connect:
+class Mourner(Protocol):
+    """Who is to know of the deaths of workers."""
+
+    on_death: Callable[[], None]
+
+
+def inherited(parcel: Parcel, client: Any, running: Any, batch: Mourner) -> Connect:
     """Use a client, which stays open, for calls that another process has left."""
 
     def connect(report: Callable[[Any], None]) -> Line:
         from daskexec._backend import DaskBackend
         from daskexec._messages import Line
 
-        backend = DaskBackend(client, executor, report, inherits=True)
-        return Line(backend, _nothing, trouble=running.trouble, fate=running.fate)
+        backend = DaskBackend(client, parcel.executor, report, inherits=True)
+        folder = getattr(running, "boards", "")
+        if not folder:
+            return Line(backend, _nothing, trouble=running.trouble, fate=running.fate)
+        held = {task.slot for task in parcel.tasks}
+        board = Board(path_in(folder, parcel.executor), held=held)
+        batch.on_death = lambda: client.loop.add_callback(backend.retry_transfers)
+        return Line(
+            backend,
+            board.remove,
+            board=board,
+            death_of=running.death_of,
+            recycle=running.recycle,
+            kill=running.kill,
+            trouble=running.trouble,
+            fate=running.fate,
+        )
 
     return connect
 

@@ -87,6 +87,10 @@ class DaskExecutor(Executor):
     insecure : bool
         Speak plaintext with a scheduler on another machine (``"tcp://host:8786"``), which is
         refused otherwise, or have a config's cluster do without TLS.
+    secure : bool
+        Have the connections of an own cluster speak TLS, with certificates made for it that
+        stay in the memory of its processes: other users of this machine can then neither connect
+        nor listen. Needs cryptography.
     sharing : {"auto", "always", "never"}
         Whether small calls share Dask tasks, which makes them fast: when their run time is
         known to be short, two by two before that as well, or not at all. With "never" each
@@ -133,6 +137,7 @@ class DaskExecutor(Executor):
         worker_timeout: float | None = None,
         sharing: Sharing = "auto",
         insecure: bool = False,
+        secure: bool = False,
     ) -> None:
         check_count("max_workers", max_workers)
         check_count("max_tasks_per_child", max_tasks_per_child)
@@ -145,10 +150,15 @@ class DaskExecutor(Executor):
             raise ModuleNotFoundError(
                 "dashboard=True needs bokeh: pip install 'daskexec[dashboard]'", name="bokeh"
             )
+        if secure and importlib.util.find_spec("cryptography") is None:
+            raise ModuleNotFoundError(
+                "secure=True needs cryptography: pip install 'daskexec[tls]'", name="cryptography"
+            )
         own = {
             "threads_per_worker": (threads_per_worker, 1),
             "memory_limit": (memory_limit, None),
             "dashboard": (dashboard, False),
+            "secure": (secure, False),
         }
         if cluster is not None:
             own["max_tasks_per_child"] = (max_tasks_per_child, None)

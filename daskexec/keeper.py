@@ -239,18 +239,14 @@ class Keeper:
             if self._end.is_set():
                 raise RuntimeError("the cluster was closed before it had started")
             self._config = unpacked(config)
-            if self._config.kind == "local":
-                import dask.config
-
-                # Scratch folders of workers go when ours goes, also those of killed ones.
-                if dask.config.get("temporary-directory", None) is None:
-                    dask.config.set({"temporary-directory": self._place})
             # Before a config's settings are in force for a while: its own defaults are to stay.
             import distributed  # noqa: F401
 
             from daskexec.kinds import open_cluster
 
             self._cluster = cluster = open_cluster(self._config, workers)
+        if hasattr(cluster, "on_death"):
+            cluster.on_death = self._worker_died
         self._entry.address = cluster.address
         with self._lock:
             if not self._end.is_set():
@@ -259,7 +255,41 @@ class Keeper:
 
     def _where(self) -> dict[str, Any]:
         cluster = self._cluster
-        return {"address": cluster.address, "security": packed(cluster.security)}
+        return {
+            "address": cluster.address,
+            "security": packed(cluster.security),
+            "boards": getattr(cluster, "boards", ""),
+        }
+
+    def _worker_died(self) -> None:
+        owner = self._owner
+        if owner is not None:
+            owner.send(op="death")
+        with self._lock:
+            batches = list(self._batches)
+        for batch in batches:
+            batch.on_death()
+
+    def answer_at_once(self, wire: Wire, client: str) -> None:
+        """Have the scheduler send each message to a client at once."""
+        self._cluster.answer_at_once(client)
+
+    def death_of(self, wire: Wire, pid: int) -> tuple[str, str]:
+        """Say which worker had that process id, and what ended it."""
+        known: tuple[str, str] = self._cluster.death_of(pid)
+        return known
+
+    def recycle(self, wire: Wire, pid: int) -> None:
+        """End one worker process; a fresh one takes its place."""
+        self._cluster.recycle(pid)
+
+    def kill(self, wire: Wire, pid: int) -> None:
+        """Kill a worker process; a fresh one takes its place."""
+        self._cluster.kill(pid)
+
+    def signal_workers(self, wire: Wire, number: int) -> None:
+        """Send a signal to every worker process, and replace none of them."""
+        self._cluster.signal_workers(number)
 
     def fate(self, wire: Wire, worker: str) -> str:
         """Say why a worker has gone."""
@@ -420,8 +450,8 @@ class Keeper:
 _QUESTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(Keeper, name)
     for name in (
-        "attach", "cancel", "close", "fate", "follow", "keep", "last_words", "open", "reserve",
-        "scale", "status", "stop",
+        "answer_at_once", "attach", "cancel", "close", "death_of", "fate", "follow", "keep",
+        "kill", "last_words", "open", "recycle", "reserve", "scale", "signal_workers", "status", "stop",
     )
 }  # fmt: skip
 
@@ -458,9 +488,10 @@ class _Batch:
         self.futures: dict[int, DaskFuture[Any]] = {}
         self.said: set[int] = set()  # of which the client knows that they run
         self._record = record
+        self.on_death: Callable[[], None] = lambda: None  # called when a worker has died
         policy = BatchPolicy(parcel.sharing, ahead=parcel.ahead, limit=parcel.limit)
         self._dispatcher = Dispatcher(
-            inherited(parcel.executor, client, cluster),
+            inherited(parcel, client, cluster, self),
             parcel.executor,
             policy,
             initializer=parcel.initializer,

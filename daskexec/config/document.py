@@ -19,6 +19,12 @@ from daskexec.errors import ConfigError
 
 __all__ = ["Item", "Problems", "fill", "read"]
 
+#: A config has not more bytes, values and levels than this: nobody writes so much by hand, and a
+#: few lines of aliases can stand for more than a machine can hold.
+_BYTES, _VALUES, _LEVELS = 1 << 20, 10_000, 50
+#: Characters of a message; what is quoted from a file may be long.
+_SAID = 500
+
 _BRACES = re.compile(r"(\$?)\$\{([^}]*)\}")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?:(:-)(.*))?", re.DOTALL)
 
@@ -70,6 +76,8 @@ class Problems:
 
     def add(self, line: int, message: str) -> None:
         """Note that something is wrong in that line."""
+        if len(message) > _SAID:
+            message = f"{message[:_SAID]} ..."
         self._told.setdefault((line, message))
 
     def check(self) -> None:
@@ -131,58 +139,142 @@ def read(path: Path, problems: Problems | None = None) -> Item:
     """
     import yaml
 
+    text = _text_of(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else f"it is no UTF-8 text ({exc})"
-        raise ConfigError(f"{path}: cannot be read: {reason}", str(path)) from None
-    try:
-        loader = yaml.SafeLoader(text)
+        loader = _careful_loader(text)
         try:
             node = loader.get_single_node()
             if node is None:
-                raise ConfigError(f"{path}: the file says nothing", str(path))
+                raise ConfigError(
+                    f"{path}, line 1: the file says nothing: a config says at least what is "
+                    f"started, such as 'kind: local'",
+                    str(path),
+                )
             return _Tree(loader, problems, str(path)).item(node)
         finally:
             loader.dispose()
+    except _Refused as exc:
+        raise ConfigError(f"{path}, line {exc.line}: {exc}", str(path)) from None
     except yaml.YAMLError as exc:
-        raise ConfigError(f"{path}{_explained(exc)}", str(path)) from None
+        raise ConfigError(f"{path}{_explained(exc, text)}", str(path)) from None
 
 
-def _explained(exc: Any) -> str:
+def _text_of(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_BYTES + 1)
+    except OSError as exc:
+        raise ConfigError(f"{path}: cannot be read: {exc.strerror}", str(path)) from None
+    if len(data) > _BYTES:
+        raise ConfigError(f"{path}: has over {_BYTES} bytes: this is no config", str(path))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        meant = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "another encoding"
+        raise ConfigError(
+            f"{path}, line {line}: this is no UTF-8 text, but {meant}, or no text at all: the "
+            f"byte {data[exc.start]:#04x} cannot be in it. Save it as UTF-8",
+            str(path),
+        ) from None
+
+
+def _careful_loader(text: str) -> Any:
+    """Return a safe loader of YAML that refuses tags, and to go down without an end."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        level = 0
+        section = ""  # the key at the top
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            event = self.peek_event()
+            if self.level == 1:
+                self.section = getattr(index, "value", "")
+            # Where it is: the key, unless this is in a list, or is itself a key.
+            key = index.value if isinstance(index, yaml.ScalarNode) else self.section
+            tag = getattr(event, "tag", None)
+            if tag is not None:
+                tag = tag.replace("tag:yaml.org,2002:", "!!")
+                raise _Refused(f"{key}: a config is plain data, without tags such as {tag}", event)
+            if self.level >= _LEVELS:
+                raise _Refused(
+                    f"{self.section}: mappings and lists are in each other more than {_LEVELS} "
+                    f"levels deep: this is no config",
+                    event,
+                )
+            self.level += 1
+            try:
+                return super().compose_node(parent, index)
+            finally:
+                self.level -= 1
+
+    return Loader(text)
+
+
+class _Refused(Exception):
+    """What is YAML, but must not be in a config."""
+
+    def __init__(self, message: str, event: Any) -> None:
+        super().__init__(message)
+        self.line = event.start_mark.line + 1
+
+
+def _explained(exc: Any, text: str) -> str:
     """Say what YAML found wrong, with the line, and what is meant by it."""
+    if getattr(exc, "position", None) is not None:  # a character that must not be in a text
+        line = text.count("\n", 0, exc.position) + 1
+        return f", line {line}: this is no YAML: it has the character #x{exc.character:04x}"
     mark = getattr(exc, "problem_mark", None)
     where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    begun = getattr(exc, "context_mark", None)
+    if mark and begun and begun.line < mark.line:
+        where += f" (of what begins in line {begun.line + 1})"
+    lines = text.splitlines()
+    at = lines[mark.line].strip()[:60] if mark and mark.line < len(lines) else ""
+    quoted = f", at {at!r}" if at else ""
     context = f"{exc.context}: " if getattr(exc, "context", None) else ""
     problem = getattr(exc, "problem", None) or str(exc)
     hint = ""
     if "\\t" in problem:
         hint = "; indent by blanks, not by tabs"
     elif "mapping values are not allowed" in problem:
-        hint = "; text with ': ' in it must be quoted"
-    elif "could not determine a constructor" in problem:
-        hint = "; a config is plain data, without tags"
-    return f"{where}: this is no YAML: {context}{problem}{hint}"
+        hint = "; text with ': ' in it must be quoted, and lines of one level begin in one column"
+    elif "cannot start any token" in problem or "undefined alias" in problem:
+        hint = "; text that begins so must be quoted"
+    return f"{where}: this is no YAML{quoted}: {context}{problem}{hint}"
 
 
 class _Tree:
     def __init__(self, loader: Any, problems: Problems | None, source: str) -> None:
         self._loader, self._problems, self._source = loader, problems, source
         self._open: list[Any] = []  # the nodes that we are within
+        self._count = 0
+        self._section = ""  # the key at the top
 
-    def item(self, node: Any, line: int = 0) -> Item:
+    def item(self, node: Any, line: int = 0, key: str = "") -> Item:
         line = line or node.start_mark.line + 1
+        self._count += 1
+        if self._count > _VALUES:
+            raise self._wrong(
+                line, f"{self._section}: there are over {_VALUES} values: this is no config"
+            )
+        if len(self._open) == 1:
+            self._section = key
         if node.id == "scalar":
-            return self._scalar(node, line)
+            return self._scalar(node, line, key)
         if any(node is outer for outer in self._open):
-            raise self._wrong(line, "an alias to what it stands in")
+            raise self._wrong(line, f"{key}: an alias to what it stands in")
         self._open.append(node)
         if node.id == "sequence":
             value: Any = [self.item(one) for one in node.value]
         else:
             self._check_keys(node)
             self._loader.flatten_mapping(node)  # carries out "<<"
-            value = {key.value: self.item(one, key.start_mark.line + 1) for key, one in node.value}
+            value = {
+                key.value: self.item(one, key.start_mark.line + 1, key.value)
+                for key, one in node.value
+            }
         self._open.pop()
         return Item(value, line)
 
@@ -198,9 +290,17 @@ class _Tree:
                 )
             seen[key.value] = line
 
-    def _scalar(self, node: Any, line: int) -> Item:
-        value = self._loader.construct_object(node)
+    def _scalar(self, node: Any, line: int, key: str) -> Item:
         written = text = node.value
+        try:
+            value = self._loader.construct_object(node)
+        except Exception:  # such as the date 2024-13-45, or a number of 5,000 digits
+            kind = node.tag.rpartition(":")[2]
+            raise self._wrong(
+                line,
+                f"{key}: {written[:40]} looks to YAML like one of its values (of type {kind}), "
+                f"and is none: quote it, if it is a text",
+            ) from None
         if self._problems is not None and isinstance(value, str):
             try:
                 value = text = fill(written, os.environ)

@@ -112,7 +112,7 @@ _SCHEDULER_OPTIONS = Key(
     keys=(
         Key("host", "text", "Address or name that it listens at and is told to the workers."),
         Key("interface", "text", "Network interface that it listens on, such as ib0."),
-        Key("port", "whole", "TCP port that it listens at; 0: any."),
+        Key("port", "port", "TCP port that it listens at; 0: any."),
         Key("dashboard", "flag", "Whether to serve the dashboard."),
         Key("dashboard_address", "text", "Where to: :8787, or host:8787."),
         Key("http_prefix", "text", "Path that the dashboard's pages are under."),
@@ -197,7 +197,7 @@ _LOCAL = (
     Key("threads_per_worker", "count", "Calls that a worker runs at a time. Threads."),
     Key("memory_limit", "limit", "Memory of a worker, near which it spills. Bytes; 0: none."),
     Key("host", "text", "Address to listen at; 127.0.0.1 if left out."),
-    Key("scheduler_port", "whole", "TCP port of the scheduler; 0: any."),
+    Key("scheduler_port", "port", "TCP port of the scheduler; 0: any."),
     Key("dashboard_address", "text", "Where to serve the dashboard: 127.0.0.1:8787."),
     Key("silence_logs", "whole", "Level of Python's logging below which nothing is logged."),
     Key("name", "text", "Name of the cluster."),
@@ -211,7 +211,7 @@ _LOCAL = (
 
 _SSH_CONNECT = (
     Key("username", "text", "Who logs in there."),
-    Key("port", "count", "TCP port of sshd there."),
+    Key("port", "port", "TCP port of sshd there."),
     Key("client_keys", "homes", "Files of private keys to log in with."),
     Key(
         "known_hosts",
@@ -278,7 +278,7 @@ KINDS: dict[str, KindKeys] = {
             Key("scheduler_options", "mapping", "For the scheduler.", keys=(
                 Key("host", "text", "Address that it listens at."),
                 Key("interface", "text", "Network interface that it listens on."),
-                Key("port", "whole", "TCP port that it listens at; 0: any."),
+                Key("port", "port", "TCP port that it listens at; 0: any."),
             )),
             Key("remote_python", "there|words", "Python there; or a list, one a host."),
             Key("prologue", "words", "Lines of shell that run there before Python."),
@@ -353,7 +353,7 @@ KINDS: dict[str, KindKeys] = {
             Key("custom_cluster_spec", "home|free", "The cluster's whole spec, or its file."),
             Key("scheduler_service_type", "choice", "How the scheduler is reached.",
                 ("ClusterIP", "NodePort", "LoadBalancer")),
-            Key("scheduler_forward_port", "count", "TCP port here that leads to the scheduler."),
+            Key("scheduler_forward_port", "port", "TCP port here that leads to the scheduler."),
             Key("port_forward_cluster_ip", "flag", "Whether to go through kubectl's tunnel."),
             Key("create_mode", "choice", "Whether it may, or must, be there already.",
                 ("CREATE_ONLY", "CREATE_OR_CONNECT", "CONNECT_ONLY")),

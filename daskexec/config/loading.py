@@ -24,6 +24,7 @@ from daskexec.errors import ConfigError, ExecutorWarning
 
 __all__ = ["load", "peek"]
 
+_EXAMPLES = {"kind": "local", "cluster_class": "distributed.LocalCluster"}
 _TOP = {key.name: key for key in TOP}
 
 # Settings of Dask that run code, or send a client somewhere else than the config says.
@@ -69,7 +70,7 @@ class _Reader:
 
     def __post_init__(self) -> None:
         if not isinstance(self.top.value, dict):
-            self.problems.add(self.top.line, "a config is a mapping: lines 'key: value'")
+            self._say(self.top, "a config is lines 'key: value', such as 'kind: local'")
             return
         self.given = self._normal(self.top)
 
@@ -77,6 +78,8 @@ class _Reader:
 
     def config(self) -> ClusterConfig | None:
         """Return the config; None, with the problems noted, if it cannot be one."""
+        if not isinstance(self.top.value, dict):
+            return None
         kind = self.kind()
         if kind is None:
             self._strangers(self.given, TOP, "a config")
@@ -115,9 +118,15 @@ class _Reader:
 
     def kind(self) -> str | None:
         """Return the kind that the file names, by one of its three ways to do so."""
+        if not isinstance(self.top.value, dict):
+            return None
         named = self.given.get("kind")
         classed = self.given.get("cluster_class")
         kinds = get_args(Kind)
+        for name, item in (("kind", named), ("cluster_class", classed)):
+            if item is not None and isinstance(item.value, (dict, list)):
+                self._say(item, f"{name} must be one value, such as {name}: {_EXAMPLES[name]}")
+                return None
         if named is not None and named.text not in kinds:
             self._say(named, f"kind: {_choice(named.text, kinds)}")
             return None
@@ -136,6 +145,9 @@ class _Reader:
     def _pasted_kind(self) -> str | None:
         pasted = self.given.get("jobqueue")
         if pasted is None:
+            strange = [name for name in self.given if name not in _TOP]
+            if any(_meant(name, ["kind", "cluster_class"]) for name in strange):
+                return None  # it was misspelt, which is told as what it is
             self.problems.add(
                 self.top.line,
                 f"kind is missing: say which of {', '.join(get_args(Kind))} it is",
@@ -394,15 +406,20 @@ def _flatten(item: Item, prefix: str, into: dict[str, tuple[Any, Item]]) -> None
             into[name] = (value.plain(), value)
 
 
+def _meant(name: str, known: list[str]) -> list[str]:
+    """Return the one that was probably meant, in a list, or none."""
+    return difflib.get_close_matches(name.strip().lower(), known, n=1)
+
+
 def _choice(text: str, known: Iterable[str]) -> str:
     names = list(known)
-    close = difflib.get_close_matches(text, names, n=1)
+    close = _meant(text, names)
     meant = f"; did you mean {close[0]}?" if close else ""
     return f"must be one of {', '.join(names)}, not {text!r}{meant}"
 
 
 def _closest(name: str, known: list[str], inner: KindKeys | None) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
+    close = _meant(name, known)
     if close and (inner is None or close[0] == name):
         return f"; did you mean {close[0]!r}?"
     if inner is not None:

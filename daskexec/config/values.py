@@ -46,13 +46,20 @@ def _text(item: Item) -> str:
     return item.text
 
 
-def _integer(least: int) -> Callable[[Item], int]:
+def _integer(least: int, most: int = 1 << 63) -> Callable[[Item], int]:
     def check(item: Item) -> int:
         value = item.value
         if item.filled and re.fullmatch(r"\d+", item.text):
             value = int(item.text)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"must be a whole number, {least} or more, not {item.text}")
+        if not item.filled and not re.fullmatch(r"\+?(0|[1-9][0-9]*)", item.written):
+            raise ValueError(
+                f"must be a whole number, and YAML reads {item.written} as {value}: write that, "
+                f"or what you meant, in plain digits"
+            )
+        if value > most:
+            raise ValueError(f"must be at most {most}, not {item.text}")
         return value
 
     return check
@@ -71,7 +78,7 @@ def _size(item: Item) -> str | int:
 
     try:
         size = parse_bytes(item.value)
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError):
         size = -1
     if isinstance(item.value, bool) or size < 0:
         raise ValueError(f"must be a number of bytes such as 64GiB or 500MB, not {item.text}")
@@ -96,7 +103,7 @@ def _duration(item: Item) -> Any:
         raise ValueError(f"must be seconds, or a duration such as 60s or 15m, not {item.text}")
     try:
         seconds = parse_timedelta(item.value)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
         seconds = None
     if isinstance(item.value, bool) or seconds is None or seconds < 0:
         raise ValueError(f"must be seconds, or a duration such as 60s or 15m, not {item.text}")
@@ -206,6 +213,12 @@ TYPES: dict[str, Type] = {
     ),
     "whole": Type(
         _integer(0), "scalar", {"anyOf": [{"type": "integer", "minimum": 0}, _HOLE]}, "number"
+    ),
+    "port": Type(
+        _integer(0, 65535),
+        "scalar",
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 65535}, _HOLE]},
+        "number",
     ),
     "flag": Type(_flag, "scalar", {"anyOf": [{"type": "boolean"}, _HOLE]}, "true or false"),
     "size": Type(_size, "scalar", {"type": ["string", "integer"]}, "bytes, such as 64GiB"),

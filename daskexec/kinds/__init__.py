@@ -32,7 +32,8 @@ class RunningCluster(Protocol):
     -----
     A cluster may have more to say than this: where it has a method ``last_words() -> str``, that
     is called once when the connection to its scheduler was lost, and says why; it may block for
-    some seconds.
+    some seconds. One whose workers are processes of this machine, started as a plain
+    ``DaskExecutor()`` starts them, has what `daskexec.kinds.local` says.
     """
 
     address: str
@@ -60,7 +61,7 @@ class RunningCluster(Protocol):
 
 _HOMES = {
     "local": "local",
-    "threads": "local",
+    "threads": "threads",
     "scheduler": "scheduler",
     "ssh": "ssh",
     "slurm": "queues",

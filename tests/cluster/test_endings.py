@@ -2,7 +2,7 @@
 
 Each test runs a script in a process of its own with a hard limit, then looks at the exit
 status, at stdout and stderr, for processes that descend from it, and into the folder of its
-temporary files.
+temporary files. Plain endings, over all clusters, are in ``test_exits.py``.
 """
 
 from __future__ import annotations
@@ -73,67 +73,9 @@ def _check(ended: Ended, code: int = 0, out: str | None = None, err: str = "") -
     assert not ended.files
 
 
-def test_polite(stage: Stage) -> None:
-    """A with-body that ends leaves nothing."""
-    ended = stage.play("""
-if __name__ == "__main__":
-    with DaskExecutor(2) as executor:
-        print(executor.submit(pow, 2, 8).result())
-""")
-    _check(ended, out="256\n")
-
-
-def test_no_shutdown(stage: Stage) -> None:
-    """A program that never calls shutdown leaves nothing either."""
-    ended = stage.play("""
-if __name__ == "__main__":
-    print(DaskExecutor(2).submit(pow, 2, 8).result())
-""")
-    _check(ended, out="256\n")
-
-
-def test_pending_work(stage: Stage) -> None:
-    """Calls that are pending when the program ends run, all of them, once."""
-    ended = stage.play("""
-if __name__ == "__main__":
-    executor = DaskExecutor(2)
-    for i in range(8):
-        executor.submit(calls.nap_and_note, 0.1, journal, i)
-    print("end")
-""")
-    _check(ended, out="end\n")
-    assert sorted(stage.journal.lines()) == [str(i) for i in range(8)]
-
-
 def test_ends_while_starting(stage: Stage) -> None:
     """A program that ends before its workers are up ends without a word."""
     _check(stage.play("DaskExecutor(2)\n"))
-
-
-def test_exception_in_the_body(stage: Stage) -> None:
-    """An exception in the with-body ends the program as ever; its calls have run."""
-    ended = stage.play("""
-if __name__ == "__main__":
-    with DaskExecutor(2) as executor:
-        for i in range(4):
-            executor.submit(calls.nap_and_note, 0.05, journal, i)
-        raise SystemExit("the body failed")
-""")
-    _check(ended, code=1, err="the body failed\n")
-    assert sorted(stage.journal.lines()) == ["0", "1", "2", "3"]
-
-
-def test_sys_exit(stage: Stage) -> None:
-    """sys.exit with an executor at work keeps its code; the calls run."""
-    ended = stage.play("""
-if __name__ == "__main__":
-    executor = DaskExecutor(1)
-    for i in range(4):
-        executor.submit(calls.nap_and_note, 0.05, journal, i)
-    sys.exit(5)
-""")
-    _check(ended, code=5)
-    assert stage.journal.lines() == ["0", "1", "2", "3"]
 
 
 def test_interrupt_while_waiting(stage: Stage) -> None:
@@ -172,50 +114,6 @@ if __name__ == "__main__":
         print(future.result())
 """)
     _check(program.end(), out="interrupted\nkept\n")
-
-
-def test_interrupt_that_nobody_catches(stage: Stage) -> None:
-    """An uncaught KeyboardInterrupt ends the program once its running calls have ended."""
-    program = stage.begin("""
-if __name__ == "__main__":
-    executor = DaskExecutor(1)
-    executor.submit(calls.hold, started, release).result()
-""")
-    stage.started.wait()
-    program.signal(signal.SIGINT)
-    stage.release.open()
-    ended = program.end()
-    assert ended.code in (1, -signal.SIGINT)
-    assert ended.err.count("Traceback") == 1
-    assert ended.err.rstrip().endswith("KeyboardInterrupt")
-    assert not ended.processes, ended.processes_told
-    assert not ended.files
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGHUP])
-def test_killed(stage: Stage, number: int) -> None:
-    """A program that is killed takes its workers and their folders with it within 10 s."""
-    program = stage.begin("""
-if __name__ == "__main__":
-    executor = DaskExecutor(2)
-    executor.submit(calls.hold, started, release)
-    executor.submit(calls.wait_for, release)
-    time.sleep(60)
-""")
-    stage.started.wait()
-    program.signal(number)
-    _check(program.end(grace=10), code=-number)
-
-
-def test_stopped_by_os_exit(stage: Stage) -> None:
-    """So does one that leaves by os._exit."""
-    ended = stage.play("""
-if __name__ == "__main__":
-    executor = DaskExecutor(2)
-    executor.submit(pow, 2, 3).result()
-    os._exit(9)
-""")
-    _check(ended, code=9)
 
 
 def test_collected_with_calls_pending(stage: Stage) -> None:

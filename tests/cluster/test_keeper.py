@@ -80,29 +80,6 @@ def test_certificates_come_through_the_socket(state: Path) -> None:
         assert not any("PRIVATE KEY" in part for part in command)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-def test_ends_with_its_client(
-    tmp_path: Path, gates: Gates, state: Path, number: signal.Signals
-) -> None:
-    """When the client's process dies, keeper, scheduler and workers go, and all folders."""
-    started, release = gates.gate(), gates.gate()
-    script = (
-        SCRIPT
-        + """
-executor = DaskExecutor(2, cluster="local")
-executor.submit(calls.hold, started, release).result()
-"""
-    )
-    program = Program(script, tmp_path, started.path, release.path, "")
-    started.wait()
-    program.signal(number)
-    ended = program.end(grace=20)
-    assert ended.code == -number
-    assert not ended.processes, ended.processes_told
-    assert ended.files == []
-    eventually(lambda: os.listdir(state) == [], "its folder is gone", 10)
-
-
 def test_ctrl_c_reaches_the_client_alone(tmp_path: Path, gates: Gates) -> None:
     """SIGINT to the whole group of processes is the client's: the cluster works on."""
     started, release = gates.gate(), gates.gate()
@@ -124,21 +101,6 @@ with DaskExecutor(1, cluster="local") as executor:
     ended = Program(script, tmp_path, started.path, release.path, "").end()
     assert (ended.code, ended.out, ended.err) == (0, "interrupted\nkept 8\n", "")
     assert not ended.processes, ended.processes_told
-
-
-def test_says_nothing_on_the_terminal(tmp_path: Path, gates: Gates) -> None:
-    """A script without a guard for ``__main__`` runs, and what is printed is its own."""
-    script = (
-        SCRIPT
-        + """
-executor = DaskExecutor(2, cluster="local")
-print(executor.submit(lambda: 2).result())
-"""
-    )
-    ended = Program(script, tmp_path, "", "", "").end()
-    assert (ended.code, ended.out, ended.err) == (0, "2\n", "")
-    assert not ended.processes, ended.processes_told
-    assert ended.files == []
 
 
 def test_errors_arrive_as_themselves(state: Path) -> None:

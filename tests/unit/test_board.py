@@ -18,14 +18,16 @@ from daskexec._board import (
     SLOTS,
     SPOOLED,
     Board,
+    path_in,
+    remove_spools,
 )
 
 
 @pytest.fixture
 def boards(tmp_path: Path) -> Iterator[tuple[Board, Board]]:
     """The client's board and a worker's, on one file."""
-    client = Board(tmp_path / "board", create=True)
-    worker = Board(tmp_path / "board")
+    client = Board(path_in(str(tmp_path), "a"), create=True)
+    worker = Board(path_in(str(tmp_path), "a"))
     yield client, worker
     client.close()
     worker.close()
@@ -97,11 +99,11 @@ def test_files_of_results_are_bounded(boards: tuple[Board, Board], tmp_path: Pat
         slot, turn = client.acquire()
         worker.trail(slot, turn, 1)(0, bytes([number]) * (1 << 20))
     assert client.recover(slot, turn, os.getpid()) == [bytes([39]) * (1 << 20)]
-    files = [path for path in tmp_path.iterdir() if path.name != "board"]
+    files = [path for path in tmp_path.iterdir() if path.name != "board-a"]
     assert len(files) == 2
     assert sum(path.stat().st_size for path in files) < 17 << 20
-    client.remove_spools(os.getpid())
-    assert [path.name for path in tmp_path.iterdir()] == ["board"]
+    remove_spools(str(tmp_path), os.getpid())
+    assert [path.name for path in tmp_path.iterdir()] == ["board-a"]
 
 
 def test_results_begin_where_the_files_still_have_them(boards: tuple[Board, Board]) -> None:
@@ -129,3 +131,19 @@ def test_small_results_are_recovered_whatever_their_size(
             leave(index, body)
     for slot, turn in tasks:
         assert client.recover(slot, turn, os.getpid()) == [body] * calls
+
+
+def test_taken_over(boards: tuple[Board, Board], tmp_path: Path) -> None:
+    """Who goes on with a board hands out no slot that is in use, and marks are as they were."""
+    client, worker = boards
+    slot, turn = client.acquire()
+    worker.mark(slot, RUNNING)
+    heir = Board(client.path, held={slot})
+    assert heir.read(slot) == (os.getpid(), RUNNING)
+    assert worker.has_turn(slot, turn)
+    assert slot not in {heir.acquire()[0] for _ in range(SLOTS - 1)}
+    assert heir.acquire() == (-1, 0)
+    heir.release(slot)
+    assert heir.acquire()[0] == slot
+    heir.remove()
+    assert list(tmp_path.iterdir()) == []

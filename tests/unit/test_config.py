@@ -164,37 +164,6 @@ def test_executors_by_the_names_of_configs(write: Write, monkeypatch: pytest.Mon
 # -- YAML -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("kind: slurm\n\tcores: 2\n", r"line 2, column 1: .*not by tabs"),
-        ("kind: slurm\ndescription: a: b\n", r"line 2, column 15: .*must be quoted"),
-        ("kind: !!python/name:os.system\n", r"line 1, column 7: .*plain data, without tags"),
-        ("kind: [slurm\n", r"line 2, column 1: "),
-        ("", "the file says nothing"),
-        ("- a\n", "line 1: a config is a mapping"),
-        ("kind: slurm\nscale: {}\nkind: pbs\n", r"line 3: 'kind' is there twice: in line 1 too"),
-        ("kind: local\nstart-timeout: 1\nstart_timeout: 1\n", "line 3: .* is there twice"),
-        ("kind: slurm\n? [a]\n: b\n", "line 2: a key must be a word"),
-        ("kind: slurm\ndask_config: &a\n  x: *a\n", "line 3: an alias to what it stands in"),
-        ("a: *nothing\n", r"line 1, column 4: .*undefined alias"),
-        ("a: b\n---\nc: d\n", r"line 2, column 1"),
-    ],
-)
-def test_what_is_no_yaml(write: Write, text: str, said: str) -> None:
-    """What YAML, or the shape, has wrong is told with file, line and a hint."""
-    path = write(text)
-    with pytest.raises(ConfigError, match=rf"^{path}(, |: ){said}"):
-        load_config(path)
-
-
-def test_what_cannot_be_read(write: Write, tmp_path: Path) -> None:
-    """A file in another encoding is told so."""
-    (tmp_path / "latin.yaml").write_bytes(b"description: caf\xe9\n")
-    with pytest.raises(ConfigError, match=r"latin.yaml: cannot be read: it is no UTF-8"):
-        load_config(tmp_path / "latin.yaml")
-
-
 def test_anchors_and_merges(write: Write) -> None:
     """YAML's own way to say a thing once works, and what stands there goes before it."""
     path = write(

@@ -34,6 +34,13 @@ def pid(*_: Any) -> int:
     return os.getpid()
 
 
+def scratch(*_: Any) -> str:
+    """The folder of the worker that runs this."""
+    from distributed import get_worker
+
+    return str(get_worker().local_directory)
+
+
 def nap(seconds: float, value: Any = None) -> Any:
     time.sleep(seconds)
     return value
@@ -254,6 +261,27 @@ def exit_hard(journal: Journal | None = None, code: int = 1) -> NoReturn:
     if journal is not None:
         journal.write("exit_hard")
     os._exit(code)
+
+
+def hold_then_exit(started: Gate, release: Gate, journal: Journal) -> NoReturn:
+    hold(started, release)
+    journal.write("going")
+    os._exit(7)
+
+
+def exit_elsewhere(here: int, journal: Journal, line: object) -> bool:
+    """Kill the process, if it is another one than `here`."""
+    journal.write(line)
+    if os.getpid() != here:
+        os._exit(5)
+    time.sleep(0.1)
+    return True
+
+
+def submit_killers(executor: Executor, journal: Journal, count: int) -> list[str]:
+    """Return what became of nested calls that kill the process where it is not this one."""
+    futures = [executor.submit(exit_elsewhere, os.getpid(), journal, i) for i in range(count)]
+    return [type(future.exception(30)).__name__ for future in futures]
 
 
 def note_or_exit(journal: Journal, line: object, code: int | None = None) -> object:

@@ -132,12 +132,11 @@ DASK_ALONE = Kind(
 )
 
 #: Not among those that are run by default: pytest tests/contract --executor dask-kept
-#: Its workers are Dask's: a killer call is run again by Dask, and takes company with it.
 DASK_KEPT = Kind(
     "dask-kept",
     KeptDaskExecutor,
     "daskexec_testing.executors:KeptDaskExecutor",
-    frozenset(CAPABILITIES) - {"isolates_crash"},
+    frozenset(CAPABILITIES),
 )
 
 KINDS = (THREADS, PROCESSES, DASK, DASK_SHARED, DASK_ALONE)
