@@ -10,8 +10,8 @@ Names of Dask that are used here (opening and closing a client is for `daskexec.
 objects are for `daskexec._placing`):
 
 - ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``run_on_scheduler``,
-  ``nthreads``,
-  ``register_plugin``, ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
+  ``nthreads``, ``register_plugin``, ``unregister_worker_plugin``,
+  ``unregister_scheduler_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
@@ -29,6 +29,7 @@ import concurrent.futures
 import contextlib
 import pickle
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, ClassVar, TypeAlias
@@ -43,6 +44,7 @@ from daskexec._code import Bundle, CodePlugin
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
+from daskexec._once import Dead, OncePlugin
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -155,6 +157,10 @@ class DaskBackend:
         self._gate: dict[str, tuple[Any, ...]] | None = None
         self._gate_lock = threading.Lock()  # guards that
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
+        self._once = None if coming else OncePlugin(executor, client.id)
+        self._dead = Dead(client)
+        self._workers: frozenset[str] = frozenset()  # that there were when last counted
+        self._asked_at: float | None = None  # when the scheduler was asked, while it is silent
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 
@@ -174,6 +180,11 @@ class DaskBackend:
             and comm is self._comm
             and not (comm is None or comm.closed())
         )
+
+    def silent_for(self) -> float:
+        """Return the seconds for which the scheduler has owed an answer."""
+        asked = self._asked_at
+        return 0.0 if asked is None else time.monotonic() - asked
 
     def loss(self) -> SchedulerLost:
         """Return the error that says why `alive` is False."""
@@ -328,10 +339,16 @@ class DaskBackend:
             return False
 
     def describe_workers(self) -> list[dict[str, Any]]:
-        """Return address, name and resources of every worker, for messages; blocks."""
-        info = self._run(self._identity()).result(10)
+        """Return address, name, resources and state of every worker, for messages; blocks."""
+        info = self._run(self._identity()).result(2)
         return [
-            {"address": address, "name": str(w["name"]), "resources": w.get("resources") or {}}
+            {
+                "address": address,
+                "name": str(w["name"]),
+                "resources": w.get("resources") or {},
+                "paused": w.get("status") == "paused",
+                "seen": w.get("last_seen", 0.0),
+            }
             for address, w in info["workers"].items()
         ]
 
@@ -356,6 +373,7 @@ class DaskBackend:
     # -- on the client's loop --------------------------------------------------------------
 
     async def _start(self, initializer: bytes | None) -> None:
+        self._asked_at = time.monotonic()  # until threads are counted
         _Hub.of(self.client).join(self)
         if self._survey is not None:
             workers = [*await self.client.nthreads(asynchronous=True)]
@@ -363,6 +381,9 @@ class DaskBackend:
             if not workers:
                 self._gate = {}
                 self._spawn(self._open_gate(initializer))
+        if self._once is not None:
+            with contextlib.suppress(Exception):  # not every scheduler takes plugins
+                await self.client.register_plugin(self._once, name=self._once.name)
         if self._gate is None:
             await self._bring(initializer)
         await self._count_threads(self._coming)
@@ -413,10 +434,14 @@ class DaskBackend:
                 await self._count_threads()
 
     async def _count_threads(self, least: int = 0) -> None:
+        self._asked_at = time.monotonic()
         try:
             threads = await self.client.nthreads(asynchronous=True)
         except (OSError, AttributeError, RuntimeError):
             return  # the connection is going; the pulse will see it
+        finally:
+            self._asked_at = None
+        self._workers = frozenset(threads)
         self._placing.workers = len(threads)
         self._report(Threads(max(least, sum(threads.values()))))
         if self._survey is not None:
@@ -502,11 +527,15 @@ class DaskBackend:
                 self._spawn(self._fetch())
         elif status == "error":
             self._drop(future.key)
-            self._report(Failed(future.key, future._state.exception))
+            error = future._state.exception
+            begun, fate = None, ""
+            if self._once is not None and isinstance(error, KilledWorker):
+                begun, fate = await self._dead.had_begun(future.key, error.last_worker)
+            self._report(Failed(future.key, error, begun, fate))
         elif self.alive():  # not by us: what we withdraw leaves _futures first
             self._drop(future.key)
-            error = SchedulerLost("Dask was told to forget the call, by a cancel() or restart()")
-            self._report(Failed(future.key, error))
+            lost = SchedulerLost("Dask was told to forget the call, by a cancel() or restart()")
+            self._report(Failed(future.key, lost))
         else:
             self._lose()
 
@@ -678,7 +707,8 @@ class DaskBackend:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
         for key in keys:
-            if key not in begun and key in self._futures:
+            future = self._futures.get(key)
+            if key not in begun and future is not None and future.status != "error":
                 stopped[key] = self._drop(key)
             elif key in self._needs and key not in self._futures:
                 self._drop(key)
@@ -692,6 +722,8 @@ class DaskBackend:
         begun: set[str] = set()
         answers = await self.client.run(_remote.withdraw, keys, on_error="return")
         asked = set(answers)
+        if not self._workers <= asked:  # one has died, and may have begun any: see `Failed`
+            await asyncio.sleep(self.AFTER_DEATH)
         while answers:
             for answer in answers.values():
                 # A worker that did not answer may have begun any of them.
@@ -743,8 +775,13 @@ class DaskBackend:
         self._release()
         if self._holding:
             return  # the initializer is another's now, and so is the code that was brought
-        for name in self._plugins if self.client.status == "running" else ():
+        if self.client.status != "running":
+            return
+        for name in self._plugins:
             await self.client.unregister_worker_plugin(name)
+        if self._once is not None:
+            with contextlib.suppress(Exception):  # it was not taken
+                await self.client.unregister_scheduler_plugin(self._once.name)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)

@@ -58,6 +58,7 @@ class SpawnerLink:
         self._gone: dict[str, asyncio.Event] = {}
         self._stillborn = 0  # in a row
         self._born: dict[int, float] = {}
+        self._reasons: dict[int, str] = {}  # for which a process is being ended
         self._replace = True
         self._hung_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -181,12 +182,17 @@ class SpawnerLink:
             if message["op"] == "spawned":
                 self._running[message["name"]] = message["pid"]
                 self._born[message["pid"]] = time.monotonic()
+            elif message["op"] == "memory":
+                self._reasons[message["pid"]] = (
+                    f"it was ended for its memory: it used {_mib(message['used'])} "
+                    f"of its limit of {_mib(message['limit'])}"
+                )
             elif message["op"] == "exited":
                 self._exited(message["name"], message["pid"], message["status"])
 
     def _exited(self, name: str, pid: int, status: int) -> None:
         self._running.pop(name, None)
-        self.deaths[pid] = (name, _how_it_ended(status))
+        self.deaths[pid] = (name, self._reasons.pop(pid, "") or _how_it_ended(status))
         self.on_death()
         while len(self.deaths) > self.REMEMBERED:
             old = next(iter(self.deaths))
@@ -213,6 +219,10 @@ def _how_it_ended(status: int) -> str:
         name = f"signal {-status}"
     hint = " (out of memory?)" if name == "SIGKILL" else ""
     return f"it was killed by {name}{hint}"
+
+
+def _mib(size: float) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"
 
 
 # --- this process's fork -------------------------------------------------------------------------

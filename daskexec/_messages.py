@@ -85,10 +85,16 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The cluster gave the task up, with an error of its own (such as ``KilledWorker``)."""
+    """The cluster gave the task up, with an error of its own (such as ``KilledWorker``).
+
+    `begun`: whether the worker that was lost had begun it; None if that is not known. `fate`: what
+    ended its process, "" if that is not known, or its job or its host ended, too.
+    """
 
     key: str
     error: BaseException
+    begun: bool | None = None
+    fate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,9 @@ class Backend(Protocol):
 
     def alive(self) -> bool:
         """Tell whether the cluster that this backend began with is still there."""
+
+    def silent_for(self) -> float:
+        """Return the seconds for which the cluster has owed an answer."""
 
     def loss(self) -> SchedulerLost:
         """Return the error that says why it is not, for a future: each call makes one."""
@@ -177,7 +186,7 @@ class Backend(Protocol):
         """Tell whether this thread carries the backend and so must not wait for it."""
 
     def describe_workers(self) -> list[dict[str, Any]]:
-        """Return address, name and resources of every worker; blocks."""
+        """Return address, name, resources and state of every worker; blocks."""
 
     def close(self) -> None:
         """Stop reporting and release what is left; blocks."""

@@ -32,11 +32,13 @@ from daskexec._calls import Outcome, Ticket
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
 from daskexec._lifetimes import CUT, SLACK, fits
+from daskexec._marks import mark_begun
 from daskexec._pickling import load, running
 from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
+    "LOST",
     "InitializerPlugin",
     "abandon",
     "end_of",
@@ -57,6 +59,8 @@ _SAID_AFTER = 0.005
 #: its answer. The scheduler keeps the last thousand or so of them.
 _TOLD_AT_ONCE = 4096
 
+#: Annotation of a task whose result was lost with its worker: see `daskexec._once`.
+LOST = "daskexec-lost"
 #: Seconds between two refusals of a worker that is about to end.
 _REFUSALS = 0.25
 
@@ -134,6 +138,10 @@ def _begin(watch: _Watch) -> Outcome | None:
                 left = _board.recover(ticket.slot, ticket.turn, pid)
                 return Outcome("refused", left, pid=pid, detail=stage)
             _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
+        elif ticket.slot < 0:
+            if _was_lost(watch.worker, key):
+                return Outcome("refused", [], detail=FINISHED)
+            mark_begun(watch.worker, key)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -141,6 +149,12 @@ def _begin(watch: _Watch) -> Outcome | None:
         if ticket.max_calls:
             _calls_begun[ticket.executor] = _calls_begun.get(ticket.executor, 0) + 1
     return None
+
+
+def _was_lost(worker: Any, key: str) -> bool:
+    """Tell whether a task has ended elsewhere, and its result was lost."""
+    task = worker.state.tasks.get(key)
+    return task is not None and LOST in (task.annotations or ())
 
 
 def _has_time(watch: _Watch, remaining: float) -> bool:

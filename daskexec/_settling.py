@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
-from daskexec._board import INITIALIZING
+from daskexec._board import FINISHED, INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
-from daskexec._endings import Answer, Endings, Relief, name_of
+from daskexec._endings import Answer, Endings, Relief, name_of, place_of
 from daskexec._failures import Failure, Unloaded
 from daskexec._frames import load_result
 from daskexec._ledger import Ledger
@@ -40,6 +40,7 @@ from daskexec._messages import (
 from daskexec._parcel import loaded
 from daskexec._patience import Patience
 from daskexec._pickling import load
+from daskexec._supervision import Supervision
 from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
@@ -51,6 +52,9 @@ _LOG = logging.getLogger("concurrent.futures")  # where the stdlib logs a failed
 #: A message to the settle thread: look at the connection and at what waits.
 CHECK = object()
 
+#: Times that a call is run again whose worker was ended by the queue, or with its host.
+RERUNS = 3
+
 ErrorFactory = Callable[[], BaseException]
 
 
@@ -59,6 +63,13 @@ class Arrived:
 
     def __init__(self, future: DaskFuture[Any], body: Body | None) -> None:
         self.future, self.body = future, body
+
+
+class _Adrift:
+    """A message to the settle thread: Dask runs a task no more, and a worker had begun it."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
 
 
 class _Pause:
@@ -102,6 +113,8 @@ class Settler:
         self._give_up = give_up
         self.endings = Endings(ledger, lambda: self.line, self.inbox.put, self.fail)
         self._warned: set[str] = set()  # packages of which versions differ
+        self._supervision = Supervision(patience.warn_after)
+        self._adrift: list[Task] = []  # of which nothing but the board will tell any more
         self._opaque = opaque
         self._load_error = Unloaded if opaque else Failure.load
         self.relieving = True
@@ -164,9 +177,14 @@ class Settler:
             self.endings.learn(message)
         elif isinstance(message, Arrived):
             self._arrived(message)
+        elif isinstance(message, _Adrift):
+            self._adrift.append(message.task)
+            self._find_adrift()
         elif isinstance(message, _Pause):
             message.begun.set()
             message.over.wait()
+        if message is not CHECK and not isinstance(message, Threads):
+            self._supervision.heard()
         self._check()
 
     def _check(self) -> None:
@@ -177,6 +195,7 @@ class Settler:
             lost = self._explained(line.backend.loss())
             self._give_up(like(lost))
             return
+        self._find_adrift()
         final, known = line.trouble() if line.trouble is not None else (False, "")
         complaint = known if final else None
         if complaint is None:
@@ -186,6 +205,14 @@ class Settler:
         if complaint is not None:
             reason = complaint
             self._give_up(lambda: BrokenExecutor(reason))
+            return
+        backend = line.backend
+        self._supervision.look(
+            self._ledger.pending > 0,
+            backend.silent_for(),
+            backend.address,
+            backend.describe_workers,
+        )
 
     def _explained(self, loss: BaseException) -> BaseException:
         """Add to the loss of the cluster what those who started it know of its end."""
@@ -312,6 +339,18 @@ class Settler:
         """Another process had begun the task, and did not finish it."""
         line = self.line
         assert line is not None
+        if not outcome.pid:  # a cluster that was given: it did, and its result was lost
+            worker, host = place_of(task.started)
+            reason = "it had run the call, and was lost before the result was fetched"
+            address = task.started.worker if task.started else ""
+            fate = line.fate(address) if line.fate and address else ""
+            if len(task.load) > 1:  # they are short
+                self._ledger.again(task)
+            elif fate and _begun(task) <= RERUNS:
+                self._ledger.again(task, ran=True)
+            else:
+                self.fail(task, WorkerDied(name_of(task), worker, host, reason, _begun(task)))
+            return
         name, reason = line.death_of(outcome.pid) if line.death_of else ("", "")
         if outcome.detail == INITIALIZING:
             self._give_up(
@@ -323,8 +362,16 @@ class Settler:
         where = f"{name} (process {outcome.pid})"
         host = os.uname().nodename
         if isinstance(outcome.bodies, list) and None in outcome.bodies:
-            del outcome.bodies[outcome.bodies.index(None) :]  # it was too large to be left
-            outcome.count = len(outcome.bodies)
+            lost = Failure.of(
+                WorkerDied(
+                    name_of(task),
+                    where,
+                    host,
+                    f"{reason or 'no reason is known'}; the call had ended, but its result was "
+                    f"too large to outlive its process",
+                )
+            )
+            outcome.bodies = [lost if body is None else body for body in outcome.bodies]
         self._results(task, outcome)
         if task.told < task.end:
             # The first that it left no result of was running; those behind had not begun.
@@ -333,44 +380,77 @@ class Settler:
             self._over_or_again(task, died)
 
     def _failed(self, message: Failed) -> None:
-        """Dask gave the task up: its workers were lost, more often than Dask allows.
+        """Dask gave the task up: its worker was lost.
 
-        That happens to whatever a killer call had for company, too. So calls that shared the
-        task are tried once more, each alone; and a call that was alone once more, such calls one
-        at a time, before it is held to be the killer.
+        A call that is known to have begun is not run again: that is its death, or it may have
+        had effects. One that had not begun is sent again. Where nobody can say, and of calls that
+        shared the task, each is tried once more, alone, and then, such calls one at a time, held
+        to be what kills workers.
         """
         task = self._ledger.sent.get(message.key)
         if task is None:
             return
+        begun = message.begun
+        if begun is None and len(task.load) == 1 and task.started is not None:
+            begun = True
         if type(message.error).__name__ != "KilledWorker":
             self.fail(task, message.error)
+        elif begun is False:
+            self._ledger.again(task)
         elif len(task.load) > 1:
             self._ledger.again(task, alone=True)
-        elif task.calls and not task.suspect:
+        elif begun is None and task.calls and not task.suspect:
             task.calls[0].suspect = True
-            self._ledger.again(task, ran=True)
+            self._ledger.again(task)
         else:
-            worker, host, fate = self._last_of(task, message.error)
-            died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
-            self._over_or_again(task, died)
+            worker, host, fate = self._last_of(task, message)
+            if fate and not message.fate and _begun(task) <= RERUNS:
+                self._ledger.again(task, ran=True)  # its job ended, or its host: not its fault
+            else:
+                fate = fate or "the connection to it was lost"
+                died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
+                self._over_or_again(task, died)
 
-    def _last_of(self, task: Task, error: BaseException) -> tuple[str, str, str]:
+    def _last_of(self, task: Task, message: Failed) -> tuple[str, str, str]:
         """Return name and host of the last worker of a task that Dask gave up, and its fate."""
-        last = getattr(error, "last_worker", None)
+        last = getattr(message.error, "last_worker", None)
         started = task.started
         name, address = (started.name, started.worker) if started else ("", "")
         if last is not None:
             name, address = str(last.name), last.address
-        fate = self.line.fate(address) if self.line and self.line.fate and address else ""
+        fate = message.fate
+        if not fate and self.line and self.line.fate and address:
+            fate = self.line.fate(address)
         host = address.rpartition(":")[0].rpartition("/")[2]
-        return name, host, fate or "the connection to it was lost"
+        return name, host, fate
 
     def withdrawn(self, keys: set[str], task: Task) -> None:
-        """Take a task back if it is among those that no worker will run."""
+        """Take a task back if it is among those that no worker will run; from any thread.
+
+        A worker may have begun it all the same: it has died since and so was not asked, and
+        Dask had given the task to another, which has barred it; or it had joined just then.
+        """
         if task.key not in keys:
+            return
+        if self._ledger.begun(task) is not None:
+            self.inbox.put(_Adrift(task))
             return
         for call in self._ledger.withdrawn(task):
             call.future._cancel_now()
+
+    def _find_adrift(self) -> None:
+        """Settle what is adrift, by the board, when its worker is through with it or has died."""
+        adrift, self._adrift = self._adrift, []
+        for task in adrift:
+            begun = self._ledger.begun(task)
+            if begun is None:
+                continue  # settled otherwise
+            slot, turn, pid, stage = begun
+            if stage != FINISHED and _is_alive(pid):
+                self._adrift.append(task)
+                continue
+            left = self._ledger.board.recover(slot, turn, pid) if self._ledger.board else []
+            self._refused(task, Outcome("refused", left, pid=pid, detail=stage))
 
     def _over_or_again(self, task: Task, error: BaseException) -> None:
         """Try the only call of a task again, if it may be; else fail it."""
@@ -443,9 +523,21 @@ def _unloaded(
             yield call.future, body, None
 
 
+def _is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _begun(task: Task) -> int:
     """How many times the first call of a task that has begun was begun in all."""
-    return max(1, task.begun) + sum(call.begun for call in task.calls[:1])
+    loads = [task.load] if isinstance(task.load, Stretch) else task.calls[:1]
+    return max(1, task.begun) + sum(load.begun for load in loads)
 
 
 def _initializer_failed(cause: BaseException) -> InitializerFailed:
