@@ -197,7 +197,7 @@ class Round:
 
     # -- the account ----------------------------------------------------------------------------
 
-    def settle(self, account: Account, how: str, all_may_fail: bool, reruns: bool) -> None:
+    def settle(self, account: Account, how: str, all_may_fail: bool) -> None:
         """Wait for every call, and enter it into the account."""
         futures = [entry.future for entry in self.entries]
         _, hanging = wait(futures, timeout=HANG)
@@ -215,10 +215,8 @@ class Round:
         for number, times in begun.items():
             if times > 1:
                 kinds = [e.kind for e in self.entries if e.number == number] or ["inner or item"]
-                word = f"begun twice, {kinds[0]}"
-                account.ended[word] += 1
-                if not reruns or kinds[0] == "killer":
-                    account.fault(f"{how}: {kinds[0]} {number} was begun {times} times")
+                account.ended[f"begun twice, {kinds[0]}"] += 1
+                account.fault(f"{how}: {kinds[0]} {number} was begun {times} times")
 
     def _judge(
         self, entry: Entry, begun: int, account: Account, how: str, all_may_fail: bool
@@ -418,7 +416,7 @@ def _play(account: Account, seed: int, own: bool, seconds: float, folder: Path) 
             closer = threading.Thread(target=gc.collect)
         del executor
         closer.start()
-        turn.settle(account, how, end == "kill scheduler", reruns=not own)
+        turn.settle(account, how, end == "kill scheduler")
         closer.join(HANG)
         if closer.is_alive():
             account.fault(f"{how}: shutdown() does not return")

@@ -45,6 +45,7 @@ from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Cut, Done, Ends, Failed, Lost, Slow, Started, Surveyed, Threads
 from daskexec._once import Dead, OncePlugin
+from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -528,16 +529,20 @@ class DaskBackend:
         elif status == "error":
             self._drop(future.key)
             error = future._state.exception
-            begun, fate = None, ""
             if self._once is not None and isinstance(error, KilledWorker):
-                begun, fate = await self._dead.had_begun(future.key, error.last_worker)
-            self._report(Failed(future.key, error, begun, fate))
+                await self._report_killed(future.key, error)
+            else:
+                self._report(Failed(future.key, error))
         elif self.alive():  # not by us: what we withdraw leaves _futures first
             self._drop(future.key)
             lost = SchedulerLost("Dask was told to forget the call, by a cancel() or restart()")
             self._report(Failed(future.key, lost))
         else:
             self._lose()
+
+    async def _report_killed(self, key: str, error: KilledWorker) -> None:
+        left = await self._dead.left_of(key, error.last_worker)
+        self._report(Failed(key, error, left.begun, left.bodies, left.fate))
 
     def _drop(self, key: str) -> RemoteFuture | None:
         """Have nothing more to do with a task; return its future, unless that was so before."""
@@ -676,7 +681,11 @@ class DaskBackend:
             self._wait_again(future)
             return
         if self._drop(future.key) is not None:
-            self._report(Done(future.key, outcome))
+            if outcome.kind == "refused" and not outcome.pid:  # it had ended on a lost worker
+                lost: Any = LostWorker(*outcome.bodies)
+                self._spawn(self._report_killed(future.key, KilledWorker(future.key, lost, 0)))
+            else:
+                self._report(Done(future.key, outcome))
             if not self._spent:
                 self._loop.call_later(self.RELEASE_DELAY, self._release)
             self._spent.append(future)

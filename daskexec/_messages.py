@@ -87,13 +87,16 @@ class Ends:
 class Failed:
     """The cluster gave the task up, with an error of its own (such as ``KilledWorker``).
 
-    `begun`: whether the worker that was lost had begun it; None if that is not known. `fate`: what
-    ended its process, "" if that is not known, or its job or its host ended, too.
+    `begun`: whether the worker that was lost had begun it; None if that is not known. `left`: the
+    results of its first calls, None for one that is lost; the call behind them was running. None:
+    that is not known. `fate`: what ended the process, "" if that is not known, or its job or its
+    host ended, too.
     """
 
     key: str
     error: BaseException
     begun: bool | None = None
+    left: list[Any] | None = None
     fate: str = ""
 
 

@@ -7,11 +7,11 @@ come back to the client instead, which decides::
     scheduler (`OncePlugin`)          client (`Dead`)                    nanny, or the host
     ------------------------          ---------------                    ------------------
     a worker is lost: its tasks
-    fail, each with KilledWorker ---> what had it begun? what ended it? ---> `_marks.left_by`
-                                      `Failed` to the settle thread     <---
-    a result is lost: its task goes
+    fail, each with KilledWorker ---> what had it begun? what ended it? ---> `_marks.begun_by`
+    a result is lost: its task goes   what has it left of a task?       ---> `_marks.results_of`
     to a worker with a note, and is
-    refused there                ---> `Done`, "refused"
+    refused there                ---> the same
+                                      `Failed` to the settle thread
 
 Where the scheduler takes no plugin it is as Dask has it.
 """
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from typing import Any
 
 from distributed import SchedulerPlugin
@@ -28,7 +29,7 @@ from daskexec import _marks
 from daskexec._marks import WIDTH
 from daskexec._remote import LOST
 
-__all__ = ["Dead", "OncePlugin"]
+__all__ = ["Dead", "Lost", "OncePlugin"]
 
 _PLAIN = "0000"  # the end of a key that is a call's plain value, not an attempt to run it
 
@@ -48,6 +49,7 @@ class OncePlugin(SchedulerPlugin):
         self.executor, self.client = executor, client
         self.name = f"daskexec-once-{executor}"
         self._scheduler: Any = None
+        self._at: dict[str, Any] = {}  # where each result is that there is
 
     async def start(self, scheduler: Any) -> None:
         """Begin."""
@@ -59,12 +61,16 @@ class OncePlugin(SchedulerPlugin):
             if self._is_ours(key):
                 scheduler.tasks[key].suspicious = scheduler.allowed_failures
 
-    def transition(self, key: Any, start: str, finish: str, *_: Any, **__: Any) -> None:
+    def transition(self, key: Any, start: str, finish: str, *_: Any, **more: Any) -> None:
         """Note of a task that its result was lost: Dask computes it anew, if it is wanted."""
-        if start == "memory" and finish == "released" and self._is_ours(key):
-            task = self._scheduler.tasks.get(key)
-            if task is not None:
-                task.annotations = {**(task.annotations or {}), LOST: True}
+        if finish == "memory" and start == "processing" and self._is_ours(key):
+            self._at[key] = self._scheduler.workers.get(more.get("worker"))
+        elif start == "memory" and key in self._at:
+            worker, task = self._at.pop(key), self._scheduler.tasks.get(key)
+            if finish == "released" and worker is not None and task is not None:
+                lost = [worker.address, str(worker.name), worker.nanny or ""]
+                lost += [worker.local_directory, worker.pid]
+                task.annotations = {**(task.annotations or {}), LOST: lost}
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """End with the client."""
@@ -80,8 +86,28 @@ class OncePlugin(SchedulerPlugin):
         )
 
 
+@dataclass(frozen=True)
+class Lost:
+    """A worker that has gone: as much of Dask's ``WorkerState`` as is asked for."""
+
+    address: str
+    name: str
+    nanny: str
+    local_directory: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a lost worker has left of a task: see `daskexec._messages.Failed`."""
+
+    begun: bool | None = None
+    bodies: list[Any] | None = None
+    fate: str = ""
+
+
 class Dead:
-    """Asks what lost workers had begun; each worker once. On the client's loop.
+    """Asks what lost workers had begun, and have left. On the client's loop.
 
     Parameters
     ----------
@@ -95,38 +121,47 @@ class Dead:
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._answers: dict[str, asyncio.Task[tuple[bytes | None, str]]] = {}
+        self._answers: dict[str, asyncio.Task[tuple[str, bytes | None, str]]] = {}
 
-    async def had_begun(self, key: str, worker: Any) -> tuple[bool | None, str]:
-        """Tell whether a lost worker had begun a task, None if nobody knows; and what ended it.
-
-        The latter is "" unless the process alone has ended, and not its job or its host.
-        """
+    async def left_of(self, key: str, worker: Any) -> Left:
+        """Return what a lost worker has left of a task."""
         answer = self._answers.get(worker.address)
         if answer is None:
             answer = asyncio.create_task(self._ask(worker))
             self._answers[worker.address] = answer
             while len(self._answers) > self.REMEMBERED:
                 del self._answers[next(iter(self._answers))]
-        left, fate = await answer
-        return None if left is None else _marks.is_in(left, key), fate
+        who, left, fate = await answer
+        if left is None or not _marks.is_in(left, key):
+            return Left(None if left is None else False, None, fate)
+        bodies = None
+        with contextlib.suppress(Exception):  # it is gone, too, or going
+            bodies = await self._run(who, _marks.results_of, worker, key)
+        return Left(True, bodies, fate)
 
-    async def _ask(self, worker: Any) -> tuple[bytes | None, str]:
+    async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
+        """Return who has answered, and what `begun_by` says; "" is said of no end of a process.
+
+        Of the end of a process, that is, which was not that of its job, or its host.
+        """
         host, fate = worker.address.rpartition(":")[0], ""
         asked = [worker.nanny] if worker.nanny else []
         with contextlib.suppress(Exception):
             there = await self._client.nthreads(asynchronous=True)
             asked += [other for other in there if other.rpartition(":")[0] == host][:1]
         for address in asked:
-            with contextlib.suppress(Exception):  # it is gone, too, or going
-                question = self._client.run(
-                    *(_marks.left_by, worker.local_directory, worker.pid),
-                    workers=[address],
-                    asynchronous=True,
-                )
-                left, said = (await asyncio.wait_for(question, self.LIMIT))[address]
-                if address == worker.nanny:  # so the process alone has ended
+            with contextlib.suppress(Exception):
+                left, said = await self._run(address, _marks.begun_by, worker)
+                if address == worker.nanny:
                     fate = said or "its process ended"
                 if left is not None:
-                    return left, fate
-        return None, fate
+                    return address, left, fate
+        return "", None, fate
+
+    async def _run(self, address: str, function: Any, worker: Any, *args: Any) -> Any:
+        question = self._client.run(
+            *(function, worker.local_directory, worker.pid, *args),
+            workers=[address],
+            asynchronous=True,
+        )
+        return (await asyncio.wait_for(question, self.LIMIT))[address]

@@ -99,7 +99,7 @@ def run_task(ticket: Ticket, *large: Frames) -> Outcome:
             if failure is not None:
                 return Outcome("initializer", [failure])
             _mark(ticket, RUNNING)
-        run.run(_board if ticket.slot >= 0 else None)
+        run.run(_board if ticket.slot >= 0 else watch.trail)
         _mark(ticket, FINISHED)
         outcome = run.outcome()
         if outcome.size() <= _TOLD_AT_ONCE:
@@ -139,9 +139,10 @@ def _begin(watch: _Watch) -> Outcome | None:
                 return Outcome("refused", left, pid=pid, detail=stage)
             _board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
         elif ticket.slot < 0:
-            if _was_lost(watch.worker, key):
-                return Outcome("refused", [], detail=FINISHED)
-            mark_begun(watch.worker, key)
+            lost = _lost(watch.worker, key)
+            if lost:
+                return Outcome("refused", lost, detail=FINISHED)
+            watch.trail = mark_begun(watch.worker, key)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -151,10 +152,11 @@ def _begin(watch: _Watch) -> Outcome | None:
     return None
 
 
-def _was_lost(worker: Any, key: str) -> bool:
-    """Tell whether a task has ended elsewhere, and its result was lost."""
+def _lost(worker: Any, key: str) -> list[Any]:
+    """Return the worker that a task has ended on, if its result was lost with that."""
     task = worker.state.tasks.get(key)
-    return task is not None and LOST in (task.annotations or ())
+    annotations = (task.annotations if task is not None else None) or {}
+    return list(annotations.get(LOST, ()))
 
 
 def _has_time(watch: _Watch, remaining: float) -> bool:
@@ -253,6 +255,7 @@ class _Watch:
 
     def __init__(self, worker: Any, run: Run) -> None:
         self.worker, self.run = worker, run
+        self.trail: Any = None  # where results are left, on a cluster that was given
         self.told = 0  # results that `relieve` has told of
         self.seen = 0  # results that there were when the running call began, as far as known
         self.since = run.started

@@ -21,7 +21,7 @@ from typing import Any
 
 from daskexec._board import FINISHED, INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
-from daskexec._endings import Answer, Endings, Relief, name_of, place_of
+from daskexec._endings import Answer, Endings, Relief, name_of
 from daskexec._failures import Failure, Unloaded
 from daskexec._frames import load_result
 from daskexec._ledger import Ledger
@@ -339,18 +339,6 @@ class Settler:
         """Another process had begun the task, and did not finish it."""
         line = self.line
         assert line is not None
-        if not outcome.pid:  # a cluster that was given: it did, and its result was lost
-            worker, host = place_of(task.started)
-            reason = "it had run the call, and was lost before the result was fetched"
-            address = task.started.worker if task.started else ""
-            fate = line.fate(address) if line.fate and address else ""
-            if len(task.load) > 1:  # they are short
-                self._ledger.again(task)
-            elif fate and _begun(task) <= RERUNS:
-                self._ledger.again(task, ran=True)
-            else:
-                self.fail(task, WorkerDied(name_of(task), worker, host, reason, _begun(task)))
-            return
         name, reason = line.death_of(outcome.pid) if line.death_of else ("", "")
         if outcome.detail == INITIALIZING:
             self._give_up(
@@ -361,23 +349,23 @@ class Settler:
             return
         where = f"{name} (process {outcome.pid})"
         host = os.uname().nodename
-        if isinstance(outcome.bodies, list) and None in outcome.bodies:
-            lost = Failure.of(
-                WorkerDied(
-                    name_of(task),
-                    where,
-                    host,
-                    f"{reason or 'no reason is known'}; the call had ended, but its result was "
-                    f"too large to outlive its process",
-                )
-            )
-            outcome.bodies = [lost if body is None else body for body in outcome.bodies]
-        self._results(task, outcome)
+        self._keep_left(task, outcome, where, host, reason)
         if task.told < task.end:
             # The first that it left no result of was running; those behind had not begun.
             self._ledger.again(task, task.told + 1)
             died = WorkerDied(name_of(task), where, host, reason, _begun(task))
             self._over_or_again(task, died)
+
+    def _keep_left(
+        self, task: Task, outcome: Outcome, worker: str, host: str, reason: str
+    ) -> None:
+        """Settle what a dead worker has left of a task; what was lost with it fails."""
+        if isinstance(outcome.bodies, list) and None in outcome.bodies:
+            reason = f"{reason or 'no reason is known'}; the call had ended, but its result was "
+            reason += "too large to outlive its process"
+            lost = Failure.of(WorkerDied(name_of(task), worker, host, reason))
+            outcome.bodies = [lost if body is None else body for body in outcome.bodies]
+        self._results(task, outcome)
 
     def _failed(self, message: Failed) -> None:
         """Dask gave the task up: its worker was lost.
@@ -390,19 +378,26 @@ class Settler:
         task = self._ledger.sent.get(message.key)
         if task is None:
             return
-        begun = message.begun
-        if begun is None and len(task.load) == 1 and task.started is not None:
-            begun = True
         if type(message.error).__name__ != "KilledWorker":
             self.fail(task, message.error)
-        elif begun is False:
+            return
+        begun, alone = message.begun, len(task.load) == 1
+        if begun and message.left is not None:
+            worker, host, fate = self._last_of(task, message)
+            self._keep_left(task, Outcome("refused", message.left), worker, host, fate)
+            # The first that it left no result of was running; those behind had not begun.
+            self._ledger.again(task, task.told + 1)
+            alone = True
+        elif begun is None and alone and task.started is not None:
+            begun = True
+        if begun is False:
             self._ledger.again(task)
-        elif len(task.load) > 1:
+        elif not alone:
             self._ledger.again(task, alone=True)
         elif begun is None and task.calls and not task.suspect:
             task.calls[0].suspect = True
             self._ledger.again(task)
-        else:
+        elif task.told < task.end:
             worker, host, fate = self._last_of(task, message)
             if fate and not message.fate and _begun(task) <= RERUNS:
                 self._ledger.again(task, ran=True)  # its job ended, or its host: not its fault

@@ -361,7 +361,7 @@ def test_host_of_an_ssh_cluster_is_cut_off(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", ["20,1", "200"])
 def test_a_bad_network(tmp_path: Path, network: str) -> None:
-    """With 200 ms, or 20 ms and 1 % lost, between any two hosts all works; its speed is printed."""
+    """With 200 ms, or 20 ms and 1 % lost, between any two hosts all works; see how fast."""
     if not os.path.exists("/dev/net/tun"):
         require("netns", "there is no /dev/net/tun for a slow network")
     script = """
@@ -377,7 +377,8 @@ assert len(executor.submit(calls.filled, 2_000_000).result(60)) == 2_000_000
 large = time.perf_counter()
 executor.shutdown()
 print(f"one way {sys.argv[1]} ms: first call {first - began:.2f} s, "
-      f"map of 5000 {mapped - first:.2f} s, 2000 submits {submitted - mapped:.2f} s, 2 MB back {large - submitted:.2f} s")
+      f"map of 5000 {mapped - first:.2f} s, 2000 submits {submitted - mapped:.2f} s, "
+      f"2 MB back {large - submitted:.2f} s")
 """
     hosts = Network(tmp_path, delay=network)
     try:
