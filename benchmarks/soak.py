@@ -16,6 +16,8 @@ from __future__ import annotations
 import collections
 import contextlib
 import gc
+import json
+import logging
 import os
 import random
 import signal
@@ -299,44 +301,50 @@ class OwnVictims(Victims):
 
 
 class RemoteCluster(Victims):
-    """A scheduler, and nannies with their workers."""
+    """A scheduler, and nannies with their workers, which are up."""
 
     def __init__(self, account: Account, folder: Path) -> None:
-        command = [sys.executable, "-m", "dask"]
-        log = (folder / "cluster.log").open("ab")
-        with log:
+        self._folder = folder
+        self._nannies: list[subprocess.Popen[bytes]] = []
+        file = folder / f"scheduler-{time.monotonic_ns()}.json"
+        self._boss = self._start("scheduler", "--port", "0", "--scheduler-file", str(file))
+        until = time.monotonic() + HANG
+        while not file.exists():
+            if time.monotonic() > until:
+                raise TimeoutError("dask scheduler did not start")
+            time.sleep(0.05)
+        self.address = json.loads(file.read_text())["address"]
+        self._have_nannies()
+        from distributed import Client
 
-            def start(*arguments: str) -> subprocess.Popen[bytes]:
-                return subprocess.Popen(
-                    [*command, *arguments, "--host", "127.0.0.1", "--no-dashboard"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+        with Client(self.address, timeout=HANG, set_as_default=False) as client:
+            client.wait_for_workers(_WORKERS, timeout=HANG)
+        super().__init__(account, self._boss.pid, set())
 
-            file = folder / f"scheduler-{time.monotonic_ns()}.json"
-            self._processes = [start("scheduler", "--port", "0", "--scheduler-file", str(file))]
-            until = time.monotonic() + 60
-            while not file.exists():
-                if time.monotonic() > until:
-                    raise TimeoutError("dask scheduler did not start")
-                time.sleep(0.05)
-            import json
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._folder / "cluster.log").open("ab") as log:
+            return subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "dask", *arguments),
+                    *("--host", "127.0.0.1", "--no-dashboard"),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
 
-            self.address = json.loads(file.read_text())["address"]
-            for _ in range(_WORKERS):
-                self._processes.append(
-                    start(
-                        *("worker", self.address, "--nthreads", "1"),
-                        *("--local-directory", str(folder / "dask")),
-                    )
-                )
-        super().__init__(account, self._processes[0].pid, set())
+    def _have_nannies(self) -> None:
+        """Start those that are missing: one whose worker dies while it starts ends, too."""
+        self._nannies = [nanny for nanny in self._nannies if nanny.poll() is None]
+        while len(self._nannies) < _WORKERS:
+            place = ("--local-directory", str(self._folder / "dask"))
+            self._nannies.append(self._start("worker", self.address, "--nthreads", "1", *place))
 
     def workers(self) -> list[psutil.Process]:
+        self._have_nannies()
         found = []
-        for nanny in self._processes[1:]:
+        for nanny in self._nannies:
             with contextlib.suppress(psutil.Error):
                 # The other child is multiprocessing's resource tracker.
                 children = psutil.Process(nanny.pid).children()
@@ -344,12 +352,12 @@ class RemoteCluster(Victims):
         return found
 
     def kill_scheduler(self) -> None:
-        self._processes[0].kill()
+        self._boss.kill()
 
     def close(self) -> None:
-        for process in reversed(self._processes):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.Error):
+        for process in (*self._nannies, self._boss):
+            with contextlib.suppress(psutil.Error):
+                for child in psutil.Process(process.pid).children(recursive=True):
                     child.kill()
             process.kill()
             process.wait()
@@ -439,6 +447,8 @@ def _rounds(seed: int, minutes: float) -> Iterator[int]:
 def main(minutes: float, round_seconds: float, seed: int, only: str | None) -> None:
     """Mix calls and trouble for some minutes; account for every call."""
     warnings.simplefilter("ignore")  # that it waits, which it does a lot here
+    logging.getLogger("daskexec").setLevel(logging.INFO)
+    logging.getLogger("daskexec").addHandler(logging.StreamHandler())
     account = Account()
     begun = time.monotonic()
     first: Figures | None = None

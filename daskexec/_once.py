@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,7 @@ from daskexec._remote import LOST
 
 __all__ = ["Dead", "Lost", "OncePlugin"]
 
+_LOG = logging.getLogger("daskexec")
 _PLAIN = "0000"  # the end of a key that is a call's plain value, not an attempt to run it
 
 
@@ -115,7 +117,7 @@ class Dead:
     """
 
     #: Seconds in which a nanny, or another worker of the host, must answer.
-    LIMIT = 5.0
+    LIMIT = 20.0
     #: Dead workers of which the answer is remembered.
     REMEMBERED = 20
 
@@ -135,8 +137,10 @@ class Dead:
         if left is None or not _marks.is_in(left, key):
             return Left(None if left is None else False, None, fate)
         bodies = None
-        with contextlib.suppress(Exception):  # it is gone, too, or going
+        try:
             bodies = await self._run(who, _marks.results_of, worker, key)
+        except Exception as exc:  # it is gone, too, or going
+            _LOG.info("%s does not say what %s has left: %r", who, worker.address, exc)
         return Left(True, bodies, fate)
 
     async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
@@ -150,12 +154,15 @@ class Dead:
             there = await self._client.nthreads(asynchronous=True)
             asked += [other for other in there if other.rpartition(":")[0] == host][:1]
         for address in asked:
-            with contextlib.suppress(Exception):
+            try:
                 left, said = await self._run(address, _marks.begun_by, worker)
-                if address == worker.nanny:
-                    fate = said or "its process ended"
-                if left is not None:
-                    return address, left, fate
+            except Exception as exc:
+                _LOG.info("%s does not say what %s had begun: %r", address, worker.address, exc)
+                continue
+            if address == worker.nanny:
+                fate = said or "its process ended"
+            if left is not None:
+                return address, left, fate
         return "", None, fate
 
     async def _run(self, address: str, function: Any, worker: Any, *args: Any) -> Any:
