@@ -10,8 +10,8 @@ Names of Dask that are used here (opening and closing a client is for `daskexec.
 objects are for `daskexec._placing`):
 
 - ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``run_on_scheduler``,
-  ``nthreads``,
-  ``register_plugin``, ``unregister_worker_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
+  ``nthreads``, ``register_plugin``, ``unregister_worker_plugin``,
+  ``unregister_scheduler_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
   ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
@@ -27,6 +27,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -44,6 +45,8 @@ from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Done, Ends, Failed, Lost, Stuck, Surveyed, There, Threads
+from daskexec._once import Dead, OncePlugin
+from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
@@ -120,6 +123,8 @@ class DaskBackend:
         Worker threads that are about to join: they count as there from the start.
     inherits : bool
         The workers have the initializer already, from another process.
+    once : bool
+        See to it that Dask begins no task again; else a board does (`daskexec._board`).
     """
 
     #: Seconds between two looks at the connection and the number of threads.
@@ -144,6 +149,7 @@ class DaskBackend:
         direct: bool | None = None,
         coming: int = 0,
         inherits: bool = False,
+        once: bool = True,
     ) -> None:
         self.client = client
         self.executor = executor
@@ -164,7 +170,7 @@ class DaskBackend:
         self._direct = direct
         self._killing = Killing(client, report, self._futures)
         self._kills: set[asyncio.Task[Any]] = set()
-        self._once: set[str] = set()  # tasks that workers claim
+        self._claimed: set[str] = set()  # tasks that workers claim
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._fetching = Fetching(self, client, direct)
         self._lost = False
@@ -177,6 +183,10 @@ class DaskBackend:
         self._gate: dict[str, tuple[Any, ...]] | None = None
         self._gate_lock = threading.Lock()  # guards that
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
+        self._once = OncePlugin(executor, client.id) if once else None
+        self._dead = Dead(client)
+        self._workers: frozenset[str] = frozenset()  # that there were when last counted
+        self._asked_at: float | None = None  # when the scheduler was asked, while it is silent
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 
@@ -196,6 +206,11 @@ class DaskBackend:
             and comm is self._comm
             and not (comm is None or comm.closed())
         )
+
+    def silent_for(self) -> float:
+        """Return the seconds for which the scheduler has owed an answer."""
+        asked = self._asked_at
+        return 0.0 if asked is None else time.monotonic() - asked
 
     def loss(self) -> SchedulerLost:
         """Return the error that says why `alive` is False."""
@@ -274,7 +289,7 @@ class DaskBackend:
             )
         self._futures[ticket.key] = future
         if ticket.once and ticket.slot < 0:
-            self._once.add(ticket.key)
+            self._claimed.add(ticket.key)
         return future
 
     def leave(self, key: str) -> None:
@@ -392,10 +407,16 @@ class DaskBackend:
             return False
 
     def describe_workers(self) -> list[dict[str, Any]]:
-        """Return address, name and resources of every worker, for messages; blocks."""
-        info = self._run(self._identity()).result(10)
+        """Return address, name, resources and state of every worker, for messages; blocks."""
+        info = self._run(self._identity()).result(2)
         return [
-            {"address": address, "name": str(w["name"]), "resources": w.get("resources") or {}}
+            {
+                "address": address,
+                "name": str(w["name"]),
+                "resources": w.get("resources") or {},
+                "paused": w.get("status") == "paused",
+                "seen": w.get("last_seen", 0.0),
+            }
             for address, w in info["workers"].items()
         ]
 
@@ -426,6 +447,7 @@ class DaskBackend:
     # -- on the client's loop --------------------------------------------------------------
 
     async def _start(self, initializer: bytes | None) -> None:
+        self._asked_at = time.monotonic()  # until threads are counted
         Hub.of(self.client).join(self)
         if self._survey is not None:
             workers = [*await self.client.nthreads(asynchronous=True)]
@@ -433,6 +455,9 @@ class DaskBackend:
             if not workers:
                 self._gate = {}
                 self._spawn(self._open_gate(initializer))
+        if self._once is not None:
+            with contextlib.suppress(Exception):  # not every scheduler takes plugins
+                await self.client.register_plugin(self._once, name=self._once.name)
         if self._gate is None:
             await self._bring(initializer)
         await self._count_threads(self._coming)
@@ -483,10 +508,14 @@ class DaskBackend:
                 await self._count_threads()
 
     async def _count_threads(self, least: int = 0) -> None:
+        self._asked_at = time.monotonic()
         try:
             threads = await self.client.nthreads(asynchronous=True)
         except (OSError, AttributeError, RuntimeError):
             return  # the connection is going; the pulse will see it
+        finally:
+            self._asked_at = None
+        self._workers = frozenset(threads)
         self._placing.workers = len(threads)
         self._report(Threads(max(least, sum(threads.values()))))
         if self._survey is not None:
@@ -584,13 +613,21 @@ class DaskBackend:
                 self._fetching.fetch(future)
         elif status == "error":
             self._drop(future.key)
-            self._report(Failed(future.key, future._state.exception))
+            error = future._state.exception
+            if self._once is not None and isinstance(error, KilledWorker):
+                await self._report_killed(future.key, error)
+            else:
+                self._report(Failed(future.key, error))
         elif self.alive():  # not by us: what we withdraw leaves _futures first
             self._drop(future.key)
-            error = SchedulerLost("Dask was told to forget the call, by a cancel() or restart()")
-            self._report(Failed(future.key, error))
+            lost = SchedulerLost("Dask was told to forget the call, by a cancel() or restart()")
+            self._report(Failed(future.key, lost))
         else:
             self._lose()
+
+    async def _report_killed(self, key: str, error: KilledWorker) -> None:
+        left = await self._dead.left_of(key, error.last_worker)
+        self._report(Failed(key, error, left.begun, left.bodies, left.fate))
 
     def _drop(self, key: str) -> RemoteFuture | None:
         """Have nothing more to do with a task; return its future, unless that was so before."""
@@ -599,8 +636,8 @@ class DaskBackend:
         self._staying.discard(key)
         self._briefs.pop(key, None)
         future = self._futures.pop(key, None)
-        if key in self._once:
-            self._once.discard(key)
+        if key in self._claimed:
+            self._claimed.discard(key)
             if not self._holding:
                 self._spawn(self._unclaim(key))
         if self._holding:
@@ -760,7 +797,12 @@ class DaskBackend:
             self.wait_again(future)
             return
         if self._drop(future.key) is not None:
-            self._report(Done(future.key, outcome))
+            if outcome.kind == "refused" and outcome.bodies and not outcome.pid:
+                # It had ended on a worker that was lost.
+                lost: Any = LostWorker(*outcome.bodies)
+                self._spawn(self._report_killed(future.key, KilledWorker(future.key, lost, 0)))
+            else:
+                self._report(Done(future.key, outcome))
             self._fetching.spent(future)
 
     def told(self, key: str, outcome: Outcome) -> None:
@@ -782,7 +824,8 @@ class DaskBackend:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
         for key in keys:
-            if key not in begun and key in self._futures:
+            future = self._futures.get(key)
+            if key not in begun and future is not None and future.status != "error":
                 stopped[key] = self._drop(key)
             elif key in self._needs and key not in self._futures:
                 self._drop(key)
@@ -796,6 +839,8 @@ class DaskBackend:
         begun: set[str] = set()
         answers = await self.client.run(_remote.withdraw, keys, on_error="return")
         asked = set(answers)
+        if not self._workers <= asked:  # one has died, and may have begun any: see `Failed`
+            await asyncio.sleep(self.AFTER_DEATH)
         while answers:
             for answer in answers.values():
                 # A worker that did not answer may have begun any of them.
@@ -855,8 +900,13 @@ class DaskBackend:
         self._fetching.release()
         if self._holding:
             return  # the initializer is another's now, and so is the code that was brought
-        for name in self._plugins if self.client.status == "running" else ():
+        if self.client.status != "running":
+            return
+        for name in self._plugins:
             await self.client.unregister_worker_plugin(name)
+        if self._once is not None:
+            with contextlib.suppress(Exception):  # it was not taken
+                await self.client.unregister_scheduler_plugin(self._once.name)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = self._loop.create_task(work)

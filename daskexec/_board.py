@@ -261,7 +261,8 @@ class Board:
     def recover(self, slot: int, turn: int, pid: int) -> list[Any]:
         """Return the results that a dead process has left of a task: of its first calls.
 
-        None stands for a result that was too large to be left.
+        None stands for a result that was too large to be left, or has not been kept: the call
+        that the process was running is the one behind the last of them.
         """
         found: dict[int, Any] = {}
         for number in (0, 1):
@@ -270,12 +271,12 @@ class Board:
                     _search(file.read(), slot, turn, found)
             except OSError:
                 continue
-        results = []
-        for index in range(len(found)):
-            if index not in found:  # in a file that was begun anew since
-                break
-            results.append(found[index])
-        return results
+        # Those that are not found among the others were in a file that was begun anew since.
+        return [found.get(index) for index in range(max(found, default=-1) + 1)]
+
+    def turn(self, slot: int) -> int:
+        """Return how often the slot was handed out."""
+        return int(_TURN.unpack_from(self._map, slot * _WIDTH)[0])
 
     def _next_spool(self) -> None:
         if self._spool is not None:

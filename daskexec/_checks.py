@@ -6,7 +6,7 @@ import operator
 import re
 from typing import Any
 
-__all__ = ["check_chunksize", "check_count", "scheduler_address"]
+__all__ = ["check_chunksize", "check_count", "check_seconds", "scheduler_address"]
 
 _SCHEMES = ("tcp", "tls", "ws", "wss", "ucx", "inproc")
 _PORTLESS = ("inproc",)
@@ -46,6 +46,20 @@ def scheduler_address(text: str, origin: str = "") -> str | None:
                 "needed, such as 'tcp://host:8786'."
             )
     return f"{scheme}://{rest}"
+
+
+def check_seconds(name: str, value: Any) -> None:
+    """Refuse what is no number of seconds over 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__}")
+    if not value > 0:
+        raise ValueError(f"{name} must be a number of seconds greater than 0, not {value}")
 
 
 def check_count(name: str, value: Any) -> None:

@@ -29,7 +29,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 from daskexec._batching import BatchPolicy
-from daskexec._board import Board
+from daskexec._board import DECLINED, Board
 from daskexec._lifetimes import Lifetimes, Where, usable
 from daskexec._messages import Ends, Started
 from daskexec._recording import begun as record_of_begun
@@ -551,6 +551,18 @@ class Ledger:
                 self._unsend(task)
             return start, stop
 
+    def begun(self, task: Task) -> tuple[int, int, int, int] | None:
+        """Return slot, turn, process and stage of a sent task that a worker has begun.
+
+        None: none has begun it, or that is not known, as on clusters that are not ours.
+        """
+        with self.changed:
+            board, slot = self.board, task.slot
+            if board is None or slot < 0 or task.key not in self.sent:
+                return None
+            pid, stage = board.read(slot)
+            return (slot, board.turn(slot), pid, stage) if stage and stage != DECLINED else None
+
     def again(self, task: Task, begun: int = 0, *, alone: bool = False, ran: bool = False) -> None:
         """Queue what a task has not told of, from its member `begun` on, for another attempt.
 
@@ -569,6 +581,12 @@ class Ledger:
                 self._unsend(task)
             if isinstance(rest, Stretch):
                 rest.since = task.since
+                rest.begun += max(1, task.begun) if ran else 0
+                if alone:
+                    ones = [rest.split(1) for _ in range(len(rest))]
+                    for one in reversed(ones):
+                        self._queue_again(one)
+                    return
             else:
                 for call in rest:
                     call.resent += 1

@@ -72,6 +72,7 @@ class SpawnerLink:
         self._stillborn = 0  # in a row
         self._born: dict[int, float] = {}
         self._killed: set[int] = set()  # by `kill`, and not known to have ended
+        self._reasons: dict[int, str] = {}  # for which a process is being ended
         self._replace = True
         self._hung_up = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -206,12 +207,17 @@ class SpawnerLink:
                 self._born[message["pid"]] = time.monotonic()
                 if message["name"] not in self._options:  # its place was given up meanwhile
                     self.signal(message["pid"], signal.SIGTERM)
+            elif message["op"] == "memory":
+                self._reasons[message["pid"]] = (
+                    f"it was ended for its memory: it used {_mib(message['used'])} "
+                    f"of its limit of {_mib(message['limit'])}"
+                )
             elif message["op"] == "exited":
                 self._exited(message["name"], message["pid"], message["status"])
 
     def _exited(self, name: str, pid: int, status: int) -> None:
         self._running.pop(name, None)
-        self.deaths[pid] = (name, _how_it_ended(status))
+        self.deaths[pid] = (name, self._reasons.pop(pid, "") or _how_it_ended(status))
         for tell in list(self.mourners):
             tell()
         while len(self.deaths) > self.REMEMBERED:
@@ -247,6 +253,10 @@ def _how_it_ended(status: int) -> str:
         name = f"signal {-status}"
     hint = " (out of memory?)" if name == "SIGKILL" else ""
     return f"it was killed by {name}{hint}"
+
+
+def _mib(size: float) -> str:
+    return f"{size / (1 << 20):,.0f} MiB"
 
 
 # --- this process's fork -------------------------------------------------------------------------

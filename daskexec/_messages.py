@@ -114,10 +114,19 @@ class Ends:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The cluster gave the task up, with an error of its own (such as ``KilledWorker``)."""
+    """The cluster gave the task up, with an error of its own (such as ``KilledWorker``).
+
+    `begun`: whether the worker that was lost had begun it; None if that is not known. `left`: the
+    results of its first calls, None for one that is lost; the call behind them was running. None:
+    that is not known. `fate`: what ended the process, "" if that is not known, or its job or its
+    host ended, too.
+    """
 
     key: str
     error: BaseException
+    begun: bool | None = None
+    left: list[Any] | None = None
+    fate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +170,9 @@ class Backend(Protocol):
 
     def alive(self) -> bool:
         """Tell whether the cluster that this backend began with is still there."""
+
+    def silent_for(self) -> float:
+        """Return the seconds for which the cluster has owed an answer."""
 
     def loss(self) -> SchedulerLost:
         """Return the error that says why it is not, for a future: each call makes one."""
@@ -237,7 +249,7 @@ class Backend(Protocol):
         """Tell whether this thread carries the backend and so must not wait for it."""
 
     def describe_workers(self) -> list[dict[str, Any]]:
-        """Return address, name and resources of every worker; blocks."""
+        """Return address, name, resources and state of every worker; blocks."""
 
     def hush(self) -> None:
         """Stop reporting, at once; on the thread that carries the backend."""

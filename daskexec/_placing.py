@@ -117,14 +117,16 @@ class Placing:
                     break
                 try:
                     await self._scatter(placed, large)
-                except (OSError, asyncio.TimeoutError):  # a worker that was there has gone
+                except (OSError, asyncio.TimeoutError, LookupError, ValueError):
+                    # A worker that was there has gone; the last two are how Dask's scheduler
+                    # takes that, now and then.
                     if attempt == 3 or not self._alive():
                         raise
                     await asyncio.sleep(self.PAUSE)
             wanted = min(tasks, self.workers)
             future = placed.future
             if wanted > placed.copies and future is not None and future.status == "finished":
-                with contextlib.suppress(OSError, asyncio.TimeoutError):  # a worker has gone
+                with contextlib.suppress(Exception):  # a worker has gone; one copy will do
                     await self._client.replicate([future], n=wanted, asynchronous=True)
                 placed.copies = wanted
             return future

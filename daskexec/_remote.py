@@ -41,6 +41,7 @@ from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
+    "LOST",
     "PROCESS",
     "EndPlugin",
     "InitializerPlugin",
@@ -71,6 +72,8 @@ _DOOMED = 1
 #: Boards that are kept mapped: executors of nested calls come and go.
 _BOARDS = 32
 
+#: Annotation of a task whose result was lost with its worker: see `daskexec._once`.
+LOST = "daskexec-lost"
 #: Seconds between two refusals of a worker that is about to end.
 _REFUSALS = 0.25
 #: Seconds that a task waits to be heard of before it runs, where it must be.
@@ -157,7 +160,7 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
                 board.mark(ticket.slot, RUNNING)
         if ticket.announced:
             _announce(watch)
-        run.run(board)
+        run.run(board if board is not None else watch.trail)
         if board is not None:
             board.mark(ticket.slot, FINISHED)
         outcome = run.outcome()
@@ -214,6 +217,11 @@ def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
                 return Outcome("withdrawn", [], detail=_DOOMED)
         elif _doomed:
             return Outcome("withdrawn", [], detail=_DOOMED)
+        else:
+            lost = _lost(watch.worker, key)
+            if lost:
+                return Outcome("refused", lost, detail=FINISHED)
+            watch.trail = mark_begun(watch.worker, key)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -221,6 +229,13 @@ def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
         if ticket.max_calls:
             _calls_begun[ticket.executor] = _calls_begun.get(ticket.executor, 0) + 1
     return None
+
+
+def _lost(worker: Any, key: str) -> list[Any]:
+    """Return the worker that a task has ended on, if its result was lost with that."""
+    task = worker.state.tasks.get(key)
+    annotations = (task.annotations if task is not None else None) or {}
+    return list(annotations.get(LOST, ()))
 
 
 def _has_time(watch: _Watch, remaining: float) -> bool:
@@ -386,6 +401,7 @@ class _Watch:
 
     def __init__(self, worker: Any, run: Run) -> None:
         self.worker, self.run = worker, run
+        self.trail: Any = None  # where results are left, on a cluster that was given
         self.told = 0  # results that `relieve` has told of
         self.seen = 0  # results that there were when the running call began, as far as known
         self.since = run.started

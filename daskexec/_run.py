@@ -31,6 +31,7 @@ from daskexec._calls import Body, Load, Outcome, Ticket, size_of
 from daskexec._capture import capturing
 from daskexec._failures import Failure, is_of_missing_code
 from daskexec._frames import Frames, dump_result, load_again, load_referring
+from daskexec._marks import Trail
 from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
 
 __all__ = ["Run", "failure_of", "forget_functions", "run_with_globals"]
@@ -111,7 +112,7 @@ class Run:
         """Return the value of an earlier call: an object of the caller's own."""
         return load_again(self._given[key])
 
-    def run(self, board: Board | None) -> None:
+    def run(self, board: Board | Trail | None) -> None:
         """Run the calls until none is left to do; leave what they come to on the board."""
         leave = None
         if board is not None:

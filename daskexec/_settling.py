@@ -20,7 +20,7 @@ from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from daskexec import _recording as recording
-from daskexec._board import INITIALIZING
+from daskexec._board import FINISHED, INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
 from daskexec._endings import Answer, Endings, Relief, name_of, place_of
 from daskexec._failures import Failure, Unloaded
@@ -47,6 +47,7 @@ from daskexec._patience import Patience
 from daskexec._pickling import load
 from daskexec._promises import Brought, Ended, Promises
 from daskexec._records import Where
+from daskexec._supervision import Supervision
 from daskexec._tasks import Call, Raised, Stretch, Task
 from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
@@ -73,6 +74,13 @@ class Arrived:
 
 class Adopted:
     """A message to the settle thread: a task was taken over that somebody else has sent."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+
+class _Adrift:
+    """A message to the settle thread: Dask runs a task no more, and a worker had begun it."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -124,6 +132,8 @@ class Settler:
         )
         self._warned: set[str] = set()  # packages of which versions differ
         self._addresses: dict[int, str] = {}  # of workers, by process; of use on this machine
+        self._supervision = Supervision(patience.warn_after)
+        self._adrift: list[Task] = []  # of which nothing but the board will tell any more
         self._opaque = opaque
         self._load_error = Unloaded if opaque else Failure.load
         self.relieving = True
@@ -202,9 +212,14 @@ class Settler:
             self.limits.end(message)
         elif isinstance(message, Adopted):
             self._adopted(message.task)
+        elif isinstance(message, _Adrift):
+            self._adrift.append(message.task)
+            self._find_adrift()
         elif isinstance(message, _Pause):
             message.begun.set()
             message.over.wait()
+        if message is not CHECK and not isinstance(message, Threads):
+            self._supervision.heard()
         self.limits.look()
         self._check()
 
@@ -216,6 +231,7 @@ class Settler:
             lost = self._explained(line.backend.loss())
             self._give_up(like(lost))
             return
+        self._find_adrift()
         final, known = line.trouble() if line.trouble is not None else (False, "")
         complaint = known if final else None
         if complaint is None:
@@ -225,6 +241,14 @@ class Settler:
         if complaint is not None:
             reason = complaint
             self._give_up(lambda: BrokenExecutor(reason))
+            return
+        backend = line.backend
+        self._supervision.look(
+            self._ledger.pending > 0,
+            backend.silent_for(),
+            backend.address,
+            backend.describe_workers,
+        )
 
     def _explained(self, loss: BaseException) -> BaseException:
         """Add to the loss of the cluster what those who started it know of its end."""
@@ -419,10 +443,7 @@ class Settler:
         where, host = f"{name} (process {outcome.pid})".lstrip(), os.uname().nodename
         if not outcome.pid:  # on a cluster without a board, of a call that is not to run twice
             (where, host), reason = place_of(task.started), _NOT_AGAIN
-        if isinstance(outcome.bodies, list) and None in outcome.bodies:
-            del outcome.bodies[outcome.bodies.index(None) :]  # it was too large to be left
-            outcome.count = len(outcome.bodies)
-        self._results(task, outcome)
+        self._keep_left(task, outcome, where, host, reason)
         if task.told < task.end:
             # The first that it left no result of was running; those behind had not begun.
             self._ledger.again(task, task.told + 1)
@@ -431,12 +452,24 @@ class Settler:
             died = WorkerDied(name_of(task), where, host, reason, _begun(task))
             self._over_or_again(task, died)
 
-    def _failed(self, message: Failed) -> None:
-        """Dask gave the task up: its workers were lost, more often than Dask allows.
+    def _keep_left(
+        self, task: Task, outcome: Outcome, worker: str, host: str, reason: str
+    ) -> None:
+        """Settle what a dead worker has left of a task; what was lost with it fails."""
+        if isinstance(outcome.bodies, list) and None in outcome.bodies:
+            reason = f"{reason or 'no reason is known'}; the call had ended, but its result was "
+            reason += "too large to outlive its process"
+            lost = Failure.of(WorkerDied(name_of(task), worker, host, reason))
+            outcome.bodies = [lost if body is None else body for body in outcome.bodies]
+        self._results(task, outcome)
 
-        That happens to whatever a killer call had for company, too. So calls that shared the
-        task are tried once more, each alone; and a call that was alone once more, such calls one
-        at a time, before it is held to be the killer.
+    def _failed(self, message: Failed) -> None:
+        """Dask gave the task up: its worker was lost.
+
+        A call that is known to have begun is not run again: that is its death, or it may have
+        had effects. One that had not begun is sent again. Where nobody can say, and of calls that
+        shared the task, each is tried once more, alone, and then, such calls one at a time, held
+        to be what kills workers.
         """
         task = self._ledger.sent.get(message.key)
         if task is None:
@@ -444,36 +477,75 @@ class Settler:
             return
         if type(message.error).__name__ != "KilledWorker":
             self.fail(task, message.error)
-        elif len(task.load) > 1:
+            return
+        begun, alone, never = message.begun, len(task.load) == 1, task.options.rerun is False
+        if begun and message.left is not None:
+            worker, host, fate = self._last_of(task, message)
+            self._keep_left(task, Outcome("refused", message.left), worker, host, fate)
+            # The first that it left no result of was running; those behind had not begun.
+            self._ledger.again(task, task.told + 1)
+            alone = True
+        elif begun is None and alone and task.started is not None:
+            begun = True
+        if begun is False:
+            self._ledger.again(task)
+        elif not alone:
             self._ledger.again(task, alone=True)
-        elif task.calls and not task.suspect and task.options.rerun is not False:
+        elif begun is None and task.calls and not task.suspect and not never:
             task.calls[0].suspect = True
-            self._ledger.again(task, ran=True)
-        else:
-            worker, host, fate = self._last_of(task, message.error)
-            task.record = recording.killed(task, message.error)
-            if task.options.rerun is False:
-                fate = f"{fate}; {_NOT_AGAIN}"
-            died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
-            self._over_or_again(task, died)
+            self._ledger.again(task)
+        elif task.told < task.end:
+            worker, host, fate = self._last_of(task, message)
+            if fate and not message.fate and _begun(task) <= RERUNS and not never:
+                self._ledger.again(task, ran=True)  # its job ended, or its host: not its fault
+            else:
+                fate = fate or "the connection to it was lost"
+                if never:
+                    fate = f"{fate}; {_NOT_AGAIN}"
+                task.record = recording.killed(task, message.error)
+                died = WorkerDied(name_of(task), worker, host, fate, _begun(task))
+                self._over_or_again(task, died)
 
-    def _last_of(self, task: Task, error: BaseException) -> tuple[str, str, str]:
+    def _last_of(self, task: Task, message: Failed) -> tuple[str, str, str]:
         """Return name and host of the last worker of a task that Dask gave up, and its fate."""
-        last = getattr(error, "last_worker", None)
+        last = getattr(message.error, "last_worker", None)
         started = task.started
         name, address = (started.name, started.worker) if started else ("", "")
         if last is not None:
             name, address = str(last.name), last.address
-        fate = self.line.fate(address) if self.line and self.line.fate and address else ""
+        fate = message.fate
+        if not fate and self.line and self.line.fate and address:
+            fate = self.line.fate(address)
         host = address.rpartition(":")[0].rpartition("/")[2]
-        return name, host, fate or "the connection to it was lost"
+        return name, host, fate
 
     def withdrawn(self, keys: set[str], task: Task) -> None:
-        """Take a task back if it is among those that no worker will run."""
+        """Take a task back if it is among those that no worker will run; from any thread.
+
+        A worker may have begun it all the same: it has died since and so was not asked, and
+        Dask had given the task to another, which has barred it; or it had joined just then.
+        """
         if task.key not in keys:
+            return
+        if self._ledger.begun(task) is not None:
+            self.inbox.put(_Adrift(task))
             return
         for call in self._ledger.withdrawn(task):
             call.future._cancel_running()  # as it may say since the task was begun that it shared
+
+    def _find_adrift(self) -> None:
+        """Settle what is adrift, by the board, when its worker is through with it or has died."""
+        adrift, self._adrift = self._adrift, []
+        for task in adrift:
+            begun = self._ledger.begun(task)
+            if begun is None:
+                continue  # settled otherwise
+            slot, turn, pid, stage = begun
+            if stage != FINISHED and _is_alive(pid):
+                self._adrift.append(task)
+                continue
+            left = self._ledger.board.recover(slot, turn, pid) if self._ledger.board else []
+            self._refused(task, Outcome("refused", left, pid=pid, detail=stage))
 
     def _over_or_again(self, task: Task, error: BaseException, raised: bool = False) -> None:
         """Try the only call of a task again, if it may be; else fail it."""
@@ -548,9 +620,21 @@ def _unloaded(
             yield call.future, body, None
 
 
+def _is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _begun(task: Task) -> int:
     """How many times the first call of a task that has begun was begun in all."""
-    return max(1, task.begun) + sum(call.begun for call in task.calls[:1])
+    loads = [task.load] if isinstance(task.load, Stretch) else task.calls[:1]
+    return max(1, task.begun) + sum(load.begun for load in loads)
 
 
 def _may_again(call: Call, begun: int, raised: bool) -> bool:

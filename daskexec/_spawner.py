@@ -11,6 +11,7 @@ It talks JSON, a message a line, over one socket::
     client -> spawner   {"op": "spawn", "name": "0", "options": {...}}
                         {"op": "signal", "pid": 123, "signal": 15}
     spawner -> client   {"op": "spawned", "name": "0", "pid": 123}
+                        {"op": "memory", "pid": 123, "used": 1900000000, "limit": 2000000000}
                         {"op": "exited", "name": "0", "pid": 123, "status": -9}
 
 When the socket closes, or its parent is gone however that came about, it kills every worker,
@@ -35,12 +36,16 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
+import psutil
+
 from daskexec._link import RETIRED
 
 __all__ = ["leave_out_meters", "leave_out_profile", "main"]
 
 #: Seconds between two looks at the parent process.
 _PARENT_CHECK = 1.0
+#: Seconds between two looks at the memory of workers that have a limit.
+_MEMORY_CHECK = 0.1
 _PR_SET_PDEATHSIG = 1
 
 
@@ -100,6 +105,7 @@ class _Spawner:
         self.sock = sock
         self.parent = parent
         self.children: dict[int, str] = {}
+        self.limits: dict[int, float] = {}  # of memory, by process
         self.buffer = b""
         # Written to by the interpreter when a child ends, so that select() wakes.
         self.wake_read, self.wake_write = os.pipe()
@@ -110,13 +116,13 @@ class _Spawner:
 
     def serve(self) -> None:
         while os.getppid() == self.parent:
-            ready, _, _ = select.select(
-                [self.sock.fileno(), self.wake_read], [], [], _PARENT_CHECK
-            )
+            pause = _MEMORY_CHECK if self.limits else _PARENT_CHECK
+            ready, _, _ = select.select([self.sock.fileno(), self.wake_read], [], [], pause)
             if self.wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake_read, 4096)
             self.reap()
+            self.check_memory()
             if self.sock.fileno() in ready and not self.receive():
                 return
 
@@ -142,6 +148,9 @@ class _Spawner:
         if pid == 0:
             _become_worker(self, own, options)
         self.children[pid] = name
+        limit = _memory_limit(options)
+        if limit:
+            self.limits[pid] = limit
         self.tell({"op": "spawned", "name": name, "pid": pid})
 
     def reap(self) -> None:
@@ -153,9 +162,20 @@ class _Spawner:
             if pid == 0:
                 return
             name = self.children.pop(pid, None)
+            self.limits.pop(pid, None)
             if name is not None:
                 code = os.waitstatus_to_exitcode(status)
                 self.tell({"op": "exited", "name": name, "pid": pid, "status": code})
+
+    def check_memory(self) -> None:
+        """End workers that use more than their share of their limit, as Dask's nannies do."""
+        for pid, limit in list(self.limits.items()):
+            with contextlib.suppress(psutil.Error):
+                used = psutil.Process(pid).memory_info().rss
+                if used > limit * _terminate_at():
+                    del self.limits[pid]
+                    self.tell({"op": "memory", "pid": pid, "used": used, "limit": limit})
+                    os.kill(pid, signal.SIGKILL)
 
     def tell(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # the client is gone: serve() will see it
@@ -187,6 +207,24 @@ def _become_worker(spawner: _Spawner, parent: int, options: dict[str, Any]) -> N
         _print_exception()
     finally:
         _leave(status)
+
+
+def _memory_limit(options: dict[str, Any]) -> float:
+    """Return the bytes that a worker may use, as Dask understands the option; 0 for no limit."""
+    given = options.get("memory_limit")
+    if not given or not _terminate_at():
+        return 0.0
+    from distributed.worker_memory import parse_memory_limit
+
+    threads = options.get("nthreads") or 1
+    return float(parse_memory_limit(given, threads, logger=logging.getLogger(__name__)) or 0)
+
+
+def _terminate_at() -> float:
+    """Return the part of its limit at which a worker is ended; 0 for never."""
+    import dask.config
+
+    return float(dask.config.get("distributed.worker.memory.terminate") or 0)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -177,13 +177,24 @@ class Stretch:
     An item is the only argument of its call, if the job is `single`, or the tuple of all.
     """
 
-    __slots__ = ("cuts", "first", "holds", "items", "job", "needs", "over", "pickled", "since")
+    __slots__ = (
+        "begun",
+        "cuts",
+        "first",
+        "holds",
+        "items",
+        "job",
+        "needs",
+        "over",
+        "pickled",
+        "since",
+    )
 
     def __init__(self, job: Job, first: int, items: list[Any], since: int | None = None) -> None:
         self.job, self.first, self.items = job, first, items
         self.since = since  # `Task.since` of an earlier attempt
         # As of a `Call`; of one that has a single item.
-        self.needs, self.holds = 0.0, 0
+        self.needs, self.holds, self.begun = 0.0, 0, 0
         self.cuts: list[tuple[float, float]] = []
         self.over = False
         self.pickled: Load | None = None
@@ -198,6 +209,7 @@ class Stretch:
     def _like(self, first: int, items: list[Any]) -> Stretch:
         other = Stretch(self.job, first, items, self.since)
         other.needs, other.holds, other.cuts = self.needs, self.holds, self.cuts
+        other.begun = self.begun
         return other
 
     def split(self, size: int) -> Stretch:

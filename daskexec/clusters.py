@@ -133,7 +133,7 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
         send_at_once(client)
         cluster.answer_at_once(client.id)
         coming = n_workers * options["threads_per_worker"]
-        backend = DaskBackend(client, executor, report, direct=True, coming=coming)
+        backend = DaskBackend(client, executor, report, direct=True, coming=coming, once=False)
         cluster.link.mourners.append(backend.retry_transfers)
         return Line(
             backend,
@@ -255,7 +255,8 @@ def shared(executor: str, opened: Opened) -> Connect:
         lender = cluster if hasattr(cluster, "boards") else None
         folder = own.boards if own is not None else _boards_of(client)
         board = Board(path_in(folder, executor), create=True) if folder else None
-        backend = DaskBackend(client, executor, report, direct=True if own else None)
+        direct = True if own else None
+        backend = DaskBackend(client, executor, report, direct, once=board is None)
 
         def died() -> None:
             client.loop.add_callback(backend.retry_transfers)
@@ -399,8 +400,8 @@ def inherited(parcel: Parcel, client: Any, running: Any, batch: Mourner) -> Conn
         from daskexec._backend import DaskBackend
         from daskexec._messages import Line
 
-        backend = DaskBackend(client, parcel.executor, report, inherits=True)
         folder = getattr(running, "boards", "")
+        backend = DaskBackend(client, parcel.executor, report, inherits=True, once=not folder)
         if not folder:
             return Line(backend, _nothing, trouble=running.trouble, fate=running.fate)
         held = {task.slot for task in parcel.tasks}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, ParamSpec, TypeVar, ov
 # that starts the workers, which a first result waits for, is started before.
 from daskexec import clusters
 from daskexec._batching import BatchPolicy, Sharing
-from daskexec._checks import check_chunksize, check_count
+from daskexec._checks import check_chunksize, check_count, check_seconds
 from daskexec.futures import DaskFuture, Promise
 from daskexec.options import CallOptions
 
@@ -79,7 +79,8 @@ class DaskExecutor(Executor):
     threads_per_worker : int
         Calls that a worker process of an own cluster runs at the same time.
     memory_limit : int or str, optional
-        For each worker process of an own cluster: Dask spills and pauses near it.
+        For each worker process of an own cluster: Dask spills and pauses near it, and a process
+        that uses 95 % of it (``distributed.worker.memory.terminate``) is ended; its call fails.
     dashboard : bool
         Serve Dask's dashboard on http://127.0.0.1:8787. Own clusters only; needs bokeh.
     connect_timeout : float
@@ -98,6 +99,10 @@ class DaskExecutor(Executor):
     worker_timeout : float, optional
         Seconds without any worker after which waiting calls fail with ``BrokenExecutor``.
         When None they wait on, and a warning says so.
+    warn_after : float
+        Seconds after which an `ExecutorWarning` says that calls wait in vain, and for what: for
+        workers, for a resource that nobody has, or since the scheduler or a worker is silent.
+        More follow at twice the interval each, an hour at most.
 
     Raises
     ------
@@ -135,6 +140,7 @@ class DaskExecutor(Executor):
         dashboard: bool = False,
         connect_timeout: float = clusters.CONNECT_TIMEOUT,
         worker_timeout: float | None = None,
+        warn_after: float = 5.0,
         sharing: Sharing = "auto",
         insecure: bool = False,
         secure: bool = False,
@@ -142,6 +148,7 @@ class DaskExecutor(Executor):
         check_count("max_workers", max_workers)
         check_count("max_tasks_per_child", max_tasks_per_child)
         check_count("threads_per_worker", threads_per_worker)
+        check_seconds("warn_after", warn_after)
         _check_context(mp_context)
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
@@ -211,7 +218,7 @@ class DaskExecutor(Executor):
             initializer=blob,
             max_calls=max_tasks_per_child or 0,
             width=self._max_workers,
-            patience=Patience(give_up_after=worker_timeout),
+            patience=Patience(warn_after, worker_timeout),
         )
         if _NO_THREADS_AT_EXIT:
             self._dispatcher.line()  # a cluster that starts needs threads

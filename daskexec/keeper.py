@@ -451,7 +451,8 @@ _QUESTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(Keeper, name)
     for name in (
         "answer_at_once", "attach", "cancel", "close", "death_of", "fate", "follow", "keep",
-        "kill", "last_words", "open", "recycle", "reserve", "scale", "signal_workers", "status", "stop",
+        "kill", "last_words", "open", "recycle", "reserve", "scale", "signal_workers", "status",
+        "stop",
     )
 }  # fmt: skip
 

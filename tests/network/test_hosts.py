@@ -33,7 +33,7 @@ ADDRESSES = {"w1": "10.77.0.11", "w2": "10.77.0.12"}
 PROLOGUE = f"""
 import sys, time
 from concurrent.futures import BrokenExecutor, wait
-from daskexec import DaskExecutor, SchedulerLost
+from daskexec import DaskExecutor, SchedulerLost, WorkerDied
 from daskexec_testing import calls
 from daskexec_testing.gates import Gate
 
@@ -180,7 +180,10 @@ more = [executor.submit(where, 0.05) for _ in range(100)]
 values = [executor.submit(calls.filled, 100_000) for _ in range(100)]
 done, not_done = wait([*futures, *slow, *more, *values], timeout=100)
 assert not not_done, f"{len(not_done)} futures are lost"
-assert [f.result() for f in slow] == [0, 1]
+errors = [f.exception() for f in slow]
+(lost,) = filter(None, errors)  # it had begun there, and is not run again
+assert isinstance(lost, WorkerDied) and lost.worker == "w2" and lost.attempts == 1, lost
+assert [f.result() for f in slow if not f.exception()] in ([0], [1])
 assert {len(f.result()) for f in values} == {100_000}
 assert {f.result() for f in [*futures, *more]} <= {"w1", "w2"}
 print("afterwards:", {executor.submit(where).result(30) for _ in range(10)})
@@ -190,7 +193,7 @@ executor.shutdown()
 
 @pytest.mark.parametrize("how", ["partition", "kill"])
 def test_a_worker_is_lost(network: Network, tmp_path: Path, how: str) -> None:
-    """Calls of a worker's host that is cut off or lost run elsewhere: no future is lost."""
+    """The call that ran on a host that is cut off or lost fails; all others run elsewhere."""
     gates = [Gate(str(tmp_path / f"gate-{i}")) for i in range(2)]
     released = Gate(str(tmp_path / "released"))
     client = network.client(SPREAD, str(tmp_path / "gate"), released.path)
@@ -356,8 +359,9 @@ def test_host_of_an_ssh_cluster_is_cut_off(tmp_path: Path) -> None:
         network.close()
 
 
-def test_delay(tmp_path: Path) -> None:
-    """With 20 ms between any two hosts all works; how fast is printed."""
+@pytest.mark.parametrize("network", ["20,1", "200"])
+def test_a_bad_network(tmp_path: Path, network: str) -> None:
+    """With 200 ms, or 20 ms and 1 % lost, between any two hosts all works; see how fast."""
     if not os.path.exists("/dev/net/tun"):
         require("netns", "there is no /dev/net/tun for a slow network")
     script = """
@@ -369,15 +373,16 @@ mapped = time.perf_counter()
 futures = [executor.submit(abs, -i) for i in range(2000)]
 assert [f.result(60) for f in futures] == list(range(2000))
 submitted = time.perf_counter()
-assert len(executor.submit(calls.filled, 5_000_000).result(60)) == 5_000_000
+assert len(executor.submit(calls.filled, 2_000_000).result(60)) == 2_000_000
 large = time.perf_counter()
 executor.shutdown()
-print(f"20 ms one way: first call {first - began:.2f} s, map of 5000 {mapped - first:.2f} s, "
-      f"2000 submits {submitted - mapped:.2f} s, 5 MB back {large - submitted:.2f} s")
+print(f"one way {sys.argv[1]} ms: first call {first - began:.2f} s, "
+      f"map of 5000 {mapped - first:.2f} s, 2000 submits {submitted - mapped:.2f} s, "
+      f"2 MB back {large - submitted:.2f} s")
 """
-    network = Network(tmp_path, delay="20")
+    hosts = Network(tmp_path, delay=network)
     try:
-        network.start_dask()
-        assert "20 ms one way" in network.ended_well(network.client(script))
+        hosts.start_dask()
+        assert "one way" in hosts.ended_well(hosts.client(script, network))
     finally:
-        network.close()
+        hosts.close()

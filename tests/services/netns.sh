@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Several hosts on one machine, for tests: each is a network namespace.
 #
-#   netns.sh up NAME [MS]         make the hosts sched, w1, w2 and client, and a network between
-#                                 them; with MS each frame takes so many milliseconds longer
+#   netns.sh up NAME [MS[,LOSS]]  make the hosts sched, w1, w2 and client, and a network between
+#                                 them; with MS each frame takes so many milliseconds longer, with
+#                                 LOSS so many percent of them are lost
 #   netns.sh exec NAME HOST ...   run a command on a host
 #   netns.sh partition NAME HOST  cut a host off; nobody is told, as when a cable is pulled
 #   netns.sh heal NAME HOST       join it again
@@ -98,7 +99,7 @@ case $verb in
         ;;
     down) down ;;
     *)
-        sed -n '2,15p' "$0"
+        sed -n '2,16p' "$0"
         exit 2
         ;;
 esac

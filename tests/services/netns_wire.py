@@ -1,9 +1,9 @@
-"""A slow network between network namespaces: ``netns_wire.py MILLISECONDS NAMESPACE...``.
+"""A bad network between network namespaces: ``netns_wire.py MILLISECONDS[,PERCENT] NAMESPACE...``.
 
 Each namespace has a TAP device ``eth0``. A frame that leaves one arrives at the device with its
-address of destination, or at all others if it is for everybody, so many milliseconds later. The
-order is kept; nothing is lost, and the bandwidth is what this process can do. For kernels that
-have no ``sch_netem``, which does this and more.
+address of destination, or at all others if it is for everybody, so many milliseconds later,
+unless it is among the percent that are lost. The order is kept, and the bandwidth is what this
+process can do. For kernels that have no ``sch_netem``, which does this and more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import random
 import select
 import struct
 import sys
@@ -40,7 +41,9 @@ def tap_in(namespace: str) -> tuple[bytes, int]:
 
 def main() -> None:
     """Pass on frames until ended."""
-    delay = float(sys.argv[1]) / 1000
+    milliseconds, _, percent = sys.argv[1].partition(",")
+    delay, lost = float(milliseconds) / 1000, float(percent or 0) / 100
+    chance = random.Random(1)
     by_address = dict(tap_in(namespace) for namespace in sys.argv[2:])
     taps = list(by_address.values())
     on_the_way: collections.deque[tuple[float, list[int], bytes]] = collections.deque()
@@ -51,6 +54,8 @@ def main() -> None:
             with contextlib.suppress(BlockingIOError):
                 while True:
                     frame = os.read(tap, _LONGEST)
+                    if lost and chance.random() < lost:
+                        continue
                     target = by_address.get(frame[:6])
                     targets = taps if target is None else [target]
                     due = time.monotonic() + delay

@@ -107,13 +107,17 @@ def test_files_of_results_are_bounded(boards: tuple[Board, Board], tmp_path: Pat
 
 
 def test_results_begin_where_the_files_still_have_them(boards: tuple[Board, Board]) -> None:
-    """Of a task whose first results were overwritten nothing counts as recovered."""
+    """Of a task whose first results were overwritten these count as lost, not as never begun."""
     client, worker = boards
     slot, turn = client.acquire()
     leave = worker.trail(slot, turn, 40)
     for index in range(40):
-        leave(index, bytes(1 << 20))
-    assert client.recover(slot, turn, os.getpid()) == []
+        leave(index, bytes([index]) * (1 << 20))
+    found = client.recover(slot, turn, os.getpid())
+    kept = [body for body in found if body is not None]
+    assert len(found) == 40
+    assert 0 < len(kept) < 40
+    assert kept == [bytes([index]) * (1 << 20) for index in range(40)][-len(kept) :]
 
 
 @pytest.mark.parametrize("size", range(1, 25))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import subprocess
+import sys
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 
 from daskexec._batching import BatchPolicy
+from daskexec._board import FINISHED, RUNNING, SPOOLED, Board
 from daskexec._calls import Outcome
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import usable
@@ -24,8 +29,9 @@ from daskexec.options import CallOptions
 class Settled:
     """A ledger with one sent task of `count` calls, and its settler."""
 
-    def __init__(self, count: int, *fns: Any) -> None:
+    def __init__(self, count: int, *fns: Any, board: Board | None = None) -> None:
         self.ledger = Ledger(BatchPolicy(limit=1))
+        self.ledger.board = board
         self.ledger.threads = 1
         self.settler = Settler(self.ledger, Patience(), lambda error: pytest.fail(str(error())))
         fns = fns or (abs,)
@@ -216,3 +222,81 @@ def test_begun_anew_though_nobody_said_that_it_was_cut_off() -> None:
         if settled.futures[0].done():
             break
     assert isinstance(settled.futures[0].exception(0), WorkerDied)
+
+
+# -- on a cluster with a board: what was begun is not begun again ---------------------------
+
+
+@pytest.fixture
+def board(tmp_path: Any) -> Any:
+    made = Board(tmp_path / "board", create=True)
+    yield made
+    made.close()
+
+
+def _dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
+
+
+class OnBoard(Settled):
+    """The same on a cluster of ours, where a process has begun the task, and left so much."""
+
+    def __init__(self, board: Board, count: int, pid: int, left: list[Any]) -> None:
+        super().__init__(count, board=board)
+        slot, turn = self.task.slot, board.turn(self.task.slot)
+        leave = board.trail(slot, turn, count)
+        for index, body in enumerate(left):
+            leave(index, body)
+        board.mark(slot, RUNNING)
+        for number in (0, 1):  # as if the other process had done so
+            path = f"{board.path}.{os.getpid()}.{number}"
+            if os.path.exists(path):
+                os.rename(path, f"{board.path}.{pid}.{number}")
+        board._map[slot * 12 + 4 : slot * 12 + 8] = struct.pack("<I", pid)
+        self.settler.line = Line(Alive(), lambda: None, death_of=lambda pid: ("w", "it fell"))
+
+
+class Alive:
+    """As much of a backend as is asked here."""
+
+    def alive(self) -> bool:
+        return True
+
+
+def test_what_a_dead_worker_had_begun_is_not_withdrawn(board: Board) -> None:
+    """Barred by all workers that live, a task is not sent again if a dead one had begun it."""
+    pid = _dead_process()
+    settled = OnBoard(board, 8, pid, [dump(0)])
+    members = len(settled.task.load)
+    assert members > 2
+    settled.settler.withdrawn({settled.task.key}, settled.task)
+    settled.settler._handle(settled.settler.inbox.get(timeout=5))
+    assert settled.futures[0].result(0) == 0
+    with pytest.raises(WorkerDied, match="it fell"):
+        settled.futures[1].result(0)
+    assert not settled.futures[2].done()
+    assert settled.ledger.queued == 8 - 2
+
+
+def test_what_a_worker_that_lives_has_begun_is_waited_for(board: Board) -> None:
+    """It is neither sent again nor failed while its worker has it; then it is on the board."""
+    settled = OnBoard(board, 1, os.getpid(), [dump(0)])
+    settled.settler.withdrawn({settled.task.key}, settled.task)
+    settled.settler._handle(settled.settler.inbox.get(timeout=5))
+    assert not settled.futures[0].done()
+    assert settled.ledger.queued == 0
+    board.mark(settled.task.slot, FINISHED)
+    settled.settler._find_adrift()
+    assert settled.futures[0].result(0) == 0
+
+
+def test_a_result_that_has_not_outlived_its_worker(board: Board) -> None:
+    """Its call fails and says so; those behind it, which had begun, are not begun again."""
+    settled = OnBoard(board, 1, _dead_process(), [bytes(SPOOLED + 1)])
+    settled.settler.withdrawn({settled.task.key}, settled.task)
+    settled.settler._handle(settled.settler.inbox.get(timeout=5))
+    with pytest.raises(WorkerDied, match="too large"):
+        settled.futures[0].result(0)
+    assert settled.ledger.queued == 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,11 @@ def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {patience:g} s: {what or condition}")
         time.sleep(_STEP)
+
+
+def said(words: str, warned: Iterable[warnings.WarningMessage]) -> bool:
+    """Tell whether one of these warnings has the words: pytest's ``recwarn``, say."""
+    return any(words in str(warning.message) for warning in warned)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,174 @@
+"""At most once, on clusters that were given. Floor 5.
+
+Left to itself Dask runs what was on a lost worker again elsewhere, up to four times, whether it
+had begun or not, and also what had ended, if its result was there only. Here a lost worker's tasks
+come back to the client instead, which decides::
+
+    scheduler (`OncePlugin`)          client (`Dead`)                    nanny, or the host
+    ------------------------          ---------------                    ------------------
+    a worker is lost: its tasks
+    fail, each with KilledWorker ---> what had it begun? what ended it? ---> `_marks.begun_by`
+    a result is lost: its task goes   what has it left of a task?       ---> `_marks.results_of`
+    to a worker with a note, and is
+    refused there                ---> the same
+                                      `Failed` to the settle thread
+
+Where the scheduler takes no plugin it is as Dask has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from distributed import SchedulerPlugin
+
+from daskexec import _marks
+from daskexec._marks import WIDTH
+from daskexec._remote import LOST
+
+__all__ = ["Dead", "Lost", "OncePlugin"]
+
+_LOG = logging.getLogger("daskexec")
+_PLAIN = "0000"  # the end of a key that is a call's plain value, not an attempt to run it
+
+
+class OncePlugin(SchedulerPlugin):
+    """Gives an executor's tasks on lost workers back to it; runs on the scheduler.
+
+    Parameters
+    ----------
+    executor : str
+        Its id, which the keys of its tasks have.
+    client : str
+        Id of its client, with which this ends.
+    """
+
+    def __init__(self, executor: str, client: str) -> None:
+        self.executor, self.client = executor, client
+        self.name = f"daskexec-once-{executor}"
+        self._scheduler: Any = None
+        self._at: dict[str, Any] = {}  # where each result is that there is
+
+    async def start(self, scheduler: Any) -> None:
+        """Begin."""
+        self._scheduler = scheduler
+
+    def update_graph(self, scheduler: Any, *, tasks: Any = (), **_: Any) -> None:
+        """Have new tasks fail at the first loss of a worker that they are on."""
+        for key in tasks:
+            if self._is_ours(key):
+                scheduler.tasks[key].suspicious = scheduler.allowed_failures
+
+    def transition(self, key: Any, start: str, finish: str, *_: Any, **more: Any) -> None:
+        """Note of a task that its result was lost: Dask computes it anew, if it is wanted."""
+        if finish == "memory" and start == "processing" and self._is_ours(key):
+            self._at[key] = self._scheduler.workers.get(more.get("worker"))
+        elif start == "memory" and key in self._at:
+            worker, task = self._at.pop(key), self._scheduler.tasks.get(key)
+            if finish == "released" and worker is not None and task is not None:
+                lost = [worker.address, str(worker.name), worker.nanny or ""]
+                lost += [worker.local_directory, worker.pid]
+                task.annotations = {**(task.annotations or {}), LOST: lost}
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """End with the client."""
+        if client == self.client:
+            with contextlib.suppress(ValueError):
+                scheduler.remove_plugin(name=self.name)
+
+    def _is_ours(self, key: Any) -> bool:
+        return (
+            isinstance(key, str)
+            and key[-2 * WIDTH : -12] == self.executor
+            and not key.endswith(_PLAIN)
+        )
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker that has gone: as much of Dask's ``WorkerState`` as is asked for."""
+
+    address: str
+    name: str
+    nanny: str
+    local_directory: str
+    pid: int
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a lost worker has left of a task: see `daskexec._messages.Failed`."""
+
+    begun: bool | None = None
+    bodies: list[Any] | None = None
+    fate: str = ""
+
+
+class Dead:
+    """Asks what lost workers had begun, and have left. On the client's loop.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    """
+
+    #: Seconds in which a nanny, or another worker of the host, must answer.
+    LIMIT = 20.0
+    #: Dead workers of which the answer is remembered.
+    REMEMBERED = 20
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._answers: dict[str, asyncio.Task[tuple[str, bytes | None, str]]] = {}
+
+    async def left_of(self, key: str, worker: Any) -> Left:
+        """Return what a lost worker has left of a task."""
+        answer = self._answers.get(worker.address)
+        if answer is None:
+            answer = asyncio.create_task(self._ask(worker))
+            self._answers[worker.address] = answer
+            while len(self._answers) > self.REMEMBERED:
+                del self._answers[next(iter(self._answers))]
+        who, left, fate = await answer
+        if left is None or not _marks.is_in(left, key):
+            return Left(None if left is None else False, None, fate)
+        bodies = None
+        try:
+            bodies = await self._run(who, _marks.results_of, worker, key)
+        except Exception as exc:  # it is gone, too, or going
+            _LOG.info("%s does not say what %s has left: %r", who, worker.address, exc)
+        return Left(True, bodies, fate)
+
+    async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
+        """Return who has answered, and what `begun_by` says; "" is said of no end of a process.
+
+        Of the end of a process, that is, which was not that of its job, or its host.
+        """
+        host, fate = worker.address.rpartition(":")[0], ""
+        asked = [worker.nanny] if worker.nanny else []
+        with contextlib.suppress(Exception):
+            there = await self._client.nthreads(asynchronous=True)
+            asked += [other for other in there if other.rpartition(":")[0] == host][:1]
+        for address in asked:
+            try:
+                left, said = await self._run(address, _marks.begun_by, worker)
+            except Exception as exc:
+                _LOG.info("%s does not say what %s had begun: %r", address, worker.address, exc)
+                continue
+            if address == worker.nanny:
+                fate = said or "its process ended"
+            if left is not None:
+                return address, left, fate
+        return "", None, fate
+
+    async def _run(self, address: str, function: Any, worker: Any, *args: Any) -> Any:
+        question = self._client.run(
+            *(function, worker.local_directory, worker.pid, *args),
+            workers=[address],
+            asynchronous=True,
+        )
+        return (await asyncio.wait_for(question, self.LIMIT))[address]

@@ -1,0 +1,147 @@
+"""Saying what does not answer. Floor 1.
+
+A scheduler or a worker that is stopped, overloaded or cut off keeps its connection for a while,
+or for ever: calls just do not end. `Supervision` notices that, and warns at growing intervals for
+as long as it lasts. It gives nothing up: what is stopped may go on, and what is lost Dask
+notices. It has one user, the settle thread of a dispatcher.
+
+What no worker can run, and what is known of workers that do not come, is for `daskexec._patience`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from daskexec.errors import ExecutorWarning
+
+__all__ = ["Supervision"]
+
+#: Seconds in which a scheduler that is well answers.
+_OWED = 0.1
+_LOG = logging.getLogger("daskexec")
+
+
+class Supervision:
+    """Look at what has become silent, and complain.
+
+    Parameters
+    ----------
+    warn_after : float
+        Seconds of silence after which the first warning comes; the next ones at twice the
+        interval each, an hour at most.
+    clock : callable
+        Seconds, monotonic.
+    """
+
+    def __init__(
+        self, warn_after: float = 5.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.warn_after, self._clock = warn_after, clock
+        self._heard = clock()
+        self._next = 0.0  # seconds of silence at which the next look, or warning, is due
+        self._warned = ""  # of whom, since they were last heard
+        self._seen: dict[str, tuple[float, float]] = {}  # worker -> its last sign, and since when
+
+    def heard(self) -> None:
+        """Note that something has come from the cluster."""
+        self._heard = self._clock()
+        if self._warned:
+            _LOG.info("%s answers again", self._warned)
+        self._next, self._warned = self.warn_after, ""
+        if self._seen:
+            self._seen = {}
+
+    def look(
+        self,
+        waiting: bool,
+        silent: float,
+        address: str,
+        workers: Callable[[], list[dict[str, Any]]],
+    ) -> None:
+        """Warn if need be.
+
+        Parameters
+        ----------
+        waiting : bool
+            There are calls that have not ended.
+        silent : float
+            Seconds for which the scheduler has owed an answer.
+        address : str
+            The scheduler's.
+        workers : callable
+            Describes every worker; called where nothing has been heard for a while only.
+        """
+        if not waiting:
+            self.heard()
+            return
+        quiet = self._clock() - self._heard
+        if quiet < max(self._next, self.warn_after):
+            return
+        if silent >= self.warn_after:
+            self._warn(
+                quiet,
+                f"the scheduler at {address}",
+                f"the scheduler at {address} has not answered for {silent:.0f} s: it is stopped, "
+                f"overloaded or cut off. Calls that run go on; if it is lost for good, "
+                f"they fail with SchedulerLost when the connection breaks",
+            )
+            return
+        if silent > _OWED:
+            return  # asking it would wait for the answer, too
+        try:
+            there = workers()
+        except Exception:
+            return  # the scheduler does not say just now; the next look asks again
+        self._next = quiet + max(self.warn_after, len(there) / 50)
+        self._judge(there, quiet)
+
+    def _judge(self, there: list[dict[str, Any]], quiet: float) -> None:
+        now = self._clock()
+        before = self._seen
+        self._seen = {}
+        for worker in there:
+            address, seen = worker["address"], worker["seen"]
+            last, since = before.get(address, (seen, now))
+            self._seen[address] = (seen, since if last == seen else now)
+        # Dask's workers give a sign every half second, and more rarely where there are many.
+        patience = max(self.warn_after, 2.0 + len(there) / 50)
+        mute = [w for w in there if now - self._seen[w["address"]][1] >= patience]
+        paused = [w for w in there if w["paused"]]
+        if mute:
+            names = _names(mute)
+            self._warn(
+                quiet,
+                names,
+                f"{names} {_have(mute)} given no sign for "
+                f"{max(now - self._seen[w['address']][1] for w in mute):.0f} s: stopped, "
+                f"overloaded, cut off, or in a call that holds the GIL. What runs there goes on "
+                f"if it does; a worker that is lost is noticed by Dask in time",
+            )
+        elif paused and len(paused) == len(there):
+            names = _names(paused)
+            self._warn(
+                quiet,
+                names,
+                f"{names} {_have(paused)} paused: Dask begins no call there, as their memory is "
+                f"nearly used up. Free some, or use workers with more",
+            )
+
+    def _warn(self, quiet: float, whom: str, what: str) -> None:
+        self._warned = whom
+        self._next = quiet + min(max(quiet, self.warn_after), 3600.0)
+        # Not warnings.warn: no line of this file explains anything to its reader.
+        warnings.warn_explicit(f"DaskExecutor is waiting: {what}", ExecutorWarning, "daskexec", 0)
+
+
+def _names(workers: list[dict[str, Any]]) -> str:
+    names = sorted(f"{w['name']} ({w['address']})" for w in workers)
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"worker{'s' if len(names) > 1 else ''} {', '.join(names[:5])}{more}"
+
+
+def _have(workers: list[dict[str, Any]]) -> str:
+    return "have" if len(workers) > 1 else "has"

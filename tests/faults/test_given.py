@@ -1,0 +1,248 @@
+"""Faults on a cluster that was given: scheduler and workers, with nannies, in other processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, wait
+from typing import Any
+
+import pytest
+from daskexec_testing import calls
+from daskexec_testing.gates import Gate, Gates, Journal, eventually, said
+from daskexec_testing.leaks import sharing
+from daskexec_testing.processes import Cluster, running_cluster
+
+from daskexec import DaskExecutor, WorkerDied
+
+pytestmark = pytest.mark.timeout(60)
+
+LIMIT = 30
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A scheduler and three workers of one thread; what dies is started again by its nanny."""
+    with sharing():
+        context = running_cluster(tmp_path_factory.mktemp("cluster"))
+        running = context.__enter__()
+        running.add_worker("small", 1, "--memory-limit", "400MiB", "--resources", "small=1")
+        with DaskExecutor(cluster=running.address) as executor:
+            executor.with_options(resources={"small": 1}).submit(abs, 1).result(LIMIT)
+    yield running
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture
+def executor(cluster: Cluster, gates: Gates) -> Iterator[DaskExecutor]:
+    with DaskExecutor(cluster=cluster.address, warn_after=1) as executor:
+        yield executor
+        gates.open_all()
+
+
+def _exit(journal: Journal) -> None:
+    journal.write("x")
+    os._exit(3)
+
+
+def _segfault(journal: Journal) -> None:
+    import ctypes
+
+    journal.write("x")
+    ctypes.string_at(0)
+
+
+def _kill(journal: Journal) -> None:
+    journal.write("x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _die_later(journal: Journal) -> None:
+    journal.write("x")
+    time.sleep(0.2)  # long enough to be known to run
+    os._exit(4)
+
+
+@pytest.mark.parametrize(
+    ("killer", "fate"),
+    [
+        (_exit, "exited with status 3"),
+        (_segfault, "SIGSEGV"),
+        (_kill, "SIGKILL"),
+        (_die_later, "exited with status 4"),
+    ],
+)
+def test_killer_runs_once(
+    executor: DaskExecutor, gates: Gates, killer: Callable[..., None], fate: str
+) -> None:
+    """Where Dask would run it four times; its error says what ended it; others run once."""
+    journal, other = gates.journal(), gates.journal("other")
+    before = [executor.submit(calls.note, other, i) for i in range(20)]
+    future = executor.submit(killer, journal)
+    after = [executor.submit(calls.note, other, 20 + i) for i in range(20)]
+    error = future.exception(LIMIT)
+    assert isinstance(error, WorkerDied)
+    assert error.attempts == 1
+    assert fate in error.reason
+    assert [f.result(LIMIT) for f in (*before, *after)] == list(range(40))
+    assert journal.lines() == ["x"]
+
+
+def _die_at_40(journal: Journal, number: int) -> int:
+    journal.write(number)
+    if number == 40:
+        os._exit(4)
+    return number
+
+
+def test_killer_in_a_map(executor: DaskExecutor, gates: Gates) -> None:
+    """Quick items share tasks: the killer fails, and no other; each has run once."""
+    journal = gates.journal()
+    found = list(executor.map(_die_at_40, [journal] * 80, range(80), errors="return"))
+    assert [i for i, value in enumerate(found) if value != i] == [40]
+    assert isinstance(found[40], WorkerDied)
+    assert sorted(map(int, journal.lines())) == list(range(80))
+
+
+def test_finished_calls_are_not_run_again(executor: DaskExecutor, gates: Gates) -> None:
+    """What is here when all workers die has been let go of there."""
+    journal = gates.journal()
+    futures = [executor.submit(calls.note, journal, i) for i in range(20)]
+    assert [future.result(LIMIT) for future in futures] == list(range(20))
+    for killer in [executor.submit(calls.exit_hard) for _ in range(2)]:
+        assert isinstance(killer.exception(LIMIT), WorkerDied)
+    assert executor.submit(calls.identity, 1).result(LIMIT) == 1
+    assert sorted(map(int, journal.lines())) == list(range(20))
+
+
+def _pid_then(journal: Journal, release: Gate, value: object) -> object:
+    journal.write(os.getpid())
+    release.wait()
+    return value
+
+
+def _tell_when_stored(journal: Journal, release: Gate, size: int) -> bytes:
+    """Return so many bytes; write a line when the worker has stored them, and said so."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def look() -> None:
+        eventually(lambda: worker.state.tasks[key].state == "memory")
+        eventually(lambda: not worker.batched_stream.buffer)
+        journal.write("stored")
+
+    threading.Thread(target=look, daemon=True).start()
+    _pid_then(journal, release, None)
+    return b"x" * size
+
+
+@pytest.mark.parametrize("size", [50_000, 5_000_000])
+def test_a_result_that_is_lost(
+    executor: DaskExecutor, cluster: Cluster, gates: Gates, size: int
+) -> None:
+    """A call that had ended on a worker that dies with the result is not run again.
+
+    Up to 1 MiB the result outlives the worker; what is larger fails the call.
+    """
+    journal, release = gates.journal(), gates.gate()
+    future = executor.submit(_tell_when_stored, journal, release, size)
+    eventually(lambda: journal.lines() and future.running())
+    (pid,) = map(int, journal.lines())
+    cluster.scheduler.send_signal(signal.SIGSTOP)  # or the result would be fetched at once
+    try:
+        release.open()
+        eventually(lambda: len(journal.lines()) == 2, "the call has ended")
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the worker is gone")
+    finally:
+        cluster.scheduler.send_signal(signal.SIGCONT)
+    if size < 1 << 20:
+        assert future.result(LIMIT) == b"x" * size
+    else:
+        error = future.exception(LIMIT)
+        assert isinstance(error, WorkerDied)
+        assert "its result was too large" in error.reason
+    assert journal.lines() == [str(pid), "stored"]
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_scheduler_is_stopped(
+    executor: DaskExecutor, cluster: Cluster, recwarn: pytest.WarningsRecorder, used: bool
+) -> None:
+    """A warning says so while it lasts, and all calls end; also where they are the first."""
+    if used:
+        assert executor.submit(calls.identity, 1).result(LIMIT) == 1
+    futures = [executor.submit(calls.nap, 0.01, i) for i in range(100)]
+    cluster.scheduler.send_signal(signal.SIGSTOP)
+    try:
+        more = [executor.submit(calls.nap, 0.01, i) for i in range(100)]
+        words = f"the scheduler at {cluster.address} has not answered"
+        eventually(lambda: said(words, recwarn), "a warning comes")
+    finally:
+        cluster.scheduler.send_signal(signal.SIGCONT)
+    assert [future.result(LIMIT) for future in (*futures, *more)] == [*range(100)] * 2
+
+
+def test_worker_is_stopped(
+    executor: DaskExecutor, gates: Gates, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A warning names it while it lasts; then its call ends, which has run once."""
+    journal, release = gates.journal(), gates.gate()
+    future = executor.submit(_pid_then, journal, release, 1)
+    eventually(lambda: journal.lines() and future.running())
+    (pid,) = map(int, journal.lines())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        others = [executor.submit(calls.nap, 0.01, i) for i in range(40)]
+        wait(others, LIMIT, FIRST_COMPLETED)
+        eventually(lambda: said("given no sign", recwarn), "a warning comes")
+        assert any(f"worker w{i} (tcp" in str(w.message) for w in recwarn for i in (0, 1))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    release.open()
+    assert future.result(LIMIT) == 1
+    assert [other.result(LIMIT) for other in others] == list(range(40))
+    assert len(journal.lines()) == 1
+
+
+def _pause(paused: bool, dask_worker: Any = None) -> None:
+    from distributed import Status
+
+    dask_worker.memory_manager.memory_pause_fraction = False  # or it would go on by itself
+    dask_worker.status = Status.paused if paused else Status.running
+
+
+def test_paused_workers(executor: DaskExecutor, recwarn: pytest.WarningsRecorder) -> None:
+    """If all are, a warning says so; when they go on, so do the calls."""
+    executor._client.run(_pause, True)
+    try:
+        future = executor.submit(calls.identity, 5)
+        eventually(lambda: said("paused", recwarn), "a warning comes")
+        assert not future.done()
+    finally:
+        executor._client.run(_pause, False)
+    assert future.result(LIMIT) == 5
+
+
+def _eat(megabytes: int) -> int:
+    eaten = []
+    for _ in range(megabytes // 20):
+        eaten.append(b"x" * (20 << 20))
+        time.sleep(0.01)
+    return len(eaten)
+
+
+def test_memory_limit(executor: DaskExecutor) -> None:
+    """A call whose worker its nanny ends for its memory says so, and has run once."""
+    small = executor.with_options(workers="small")
+    assert small.submit(calls.identity, 1).result(LIMIT) == 1
+    error = small.submit(_eat, 2000).exception(LIMIT)
+    assert isinstance(error, WorkerDied)
+    assert "memory" in error.reason
+    assert "400 MiB" in error.reason
+    assert error.attempts == 1

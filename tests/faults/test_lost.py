@@ -1,0 +1,136 @@
+"""Faults that an executor does not survive, and what it says; and a backlog that it does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from concurrent.futures import BrokenExecutor, wait
+from pathlib import Path
+
+import psutil
+import pytest
+from daskexec_testing import calls
+from daskexec_testing.gates import Gates, eventually, said
+from daskexec_testing.processes import Program, running_cluster
+
+from daskexec import DaskExecutor, SchedulerLost
+
+pytestmark = pytest.mark.timeout(90)
+
+LIMIT = 30
+
+
+def test_scheduler_is_restarted(tmp_path: Path, gates: Gates) -> None:
+    """Another scheduler on the same port knows of nothing: all futures fail, and so do submits."""
+    with running_cluster(tmp_path, 1) as cluster:
+        executor = DaskExecutor(cluster=cluster.address)
+        started = gates.gate()
+        futures = [executor.submit(calls.hold, started, gates.gate())]
+        futures += [executor.submit(calls.identity, i) for i in range(20)]
+        started.wait()
+        cluster.scheduler.kill()
+        cluster.scheduler.wait()
+        cluster.scheduler = cluster._start(
+            "scheduler", "--host", "127.0.0.1", "--port", str(cluster.port), "--no-dashboard"
+        )
+        assert not wait(futures, LIMIT).not_done
+        for future in futures:
+            assert isinstance(future.exception(), SchedulerLost)
+            assert cluster.address in str(future.exception())
+        with pytest.raises(BrokenExecutor):
+            executor.submit(calls.identity, 1).result(LIMIT)
+        gates.open_all()
+        executor.shutdown()
+
+
+def test_all_workers_are_gone(
+    tmp_path: Path, gates: Gates, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A warning comes within seconds; after ``worker_timeout`` calls fail with the reason."""
+    with running_cluster(tmp_path, 1) as cluster:
+        executor = DaskExecutor(cluster=cluster.address, warn_after=0.5, worker_timeout=3)
+        assert executor.submit(calls.identity, 1).result(LIMIT) == 1
+        (nanny,) = cluster.workers
+        worker = psutil.Process(nanny.pid).children(recursive=True)
+        for process in [psutil.Process(nanny.pid), *worker]:
+            os.kill(process.pid, signal.SIGKILL)
+        futures = [executor.submit(calls.identity, i) for i in range(20)]
+        eventually(lambda: said("no worker on the cluster", recwarn), "a warning comes")
+        assert not wait(futures, LIMIT).not_done
+        for future in futures:
+            assert isinstance(future.exception(), BrokenExecutor)
+        executor.shutdown()
+
+
+def test_cluster_is_closed(gates: Gates) -> None:
+    """When the cluster object is closed under us, pending futures fail with BrokenExecutor."""
+    from distributed import LocalCluster
+
+    cluster = LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+    )
+    executor = DaskExecutor(cluster=cluster)
+    started, release = gates.gate(), gates.gate()
+    futures = [executor.submit(calls.hold, started, release)]
+    futures += [executor.submit(calls.identity, i) for i in range(20)]
+    started.wait()
+    release.open()  # a thread of this process: it must end
+    cluster.close()
+    assert not wait(futures, LIMIT).not_done
+    errors = [future.exception() for future in futures if future.exception()]
+    assert all(isinstance(error, BrokenExecutor) for error in errors)
+    with pytest.raises(BrokenExecutor):
+        executor.submit(calls.identity, 1).result(LIMIT)
+    executor.shutdown()
+
+
+BACKLOG = """
+import gc, sys, time
+import psutil
+from daskexec import DaskExecutor
+from daskexec_testing import calls
+from daskexec_testing.gates import Gate
+
+COUNT = 100_000
+me, scheduler = psutil.Process(), psutil.Process(int(sys.argv[2]))
+
+def rss(process):
+    gc.collect()
+    return process.memory_info().rss
+
+if __name__ == "__main__":
+    with DaskExecutor(cluster=sys.argv[1]) as executor:
+        for _ in range(3):
+            executor.submit(calls.identity, 0).result(30)
+        after = []
+        for turn in "ab":
+            gate, started = Gate(sys.argv[3] + turn), Gate(sys.argv[3] + turn + "-started")
+            held = executor.submit(calls.hold, started, gate)
+            started.wait()
+            mine, theirs, blocks = rss(me), rss(scheduler), sys.getallocatedblocks()
+            futures = [executor.submit(calls.identity, i) for i in range(COUNT)]
+            pending = (rss(me) - mine) / COUNT
+            grown = (rss(scheduler) - theirs) / 1e6
+            gate.open()
+            assert [future.result(60) for future in futures] == list(range(COUNT))
+            del futures, held
+            after.append(rss(me))
+            left = sys.getallocatedblocks() / blocks
+            print(f"{pending:.0f} bytes a pending call; the scheduler grew by {grown:.1f} MB; "
+                  f"{left:.2f} times the objects before are left")
+            assert pending <= 2200 and grown < 20 and left <= 1.2, "too much"
+    assert after[1] < 1.2 * after[0], after
+"""
+
+
+def test_many_pending_calls(tmp_path: Path) -> None:
+    """100,000 take at most 2.2 kB each here, and nothing at the scheduler; nothing of it stays.
+
+    What a process has given back its allocator may keep, for the next time.
+    """
+    with running_cluster(tmp_path, 1) as cluster:
+        scheduler = str(cluster.scheduler.pid)
+        program = Program(BACKLOG, tmp_path, cluster.address, scheduler, str(tmp_path / "gate"))
+        ended = program.end(60, grace=0)  # Dask's own scratch folder stays
+    print(ended.out)
+    assert ended.code == 0, ended.out + ended.err
