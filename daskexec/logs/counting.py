@@ -73,7 +73,7 @@ class _File:
     pending: int = 0  # calls
     read: bool = False  # there are no more parts
     failure: str | None = None
-    tallies: _Heap | None = None
+    tallies: _Heap | None = None  # None once it has failed
 
 
 @dataclass
@@ -170,7 +170,7 @@ class PartCounter(Executor):
         seconds only.
         """
         for file in self._open:
-            if file.failure is None and file.tallies is not None:
+            if file.tallies is not None:
                 self._whole.absorb(file.tallies)
         self._open.clear()
         return self._whole.total(_PATIENCE)
@@ -187,7 +187,7 @@ class PartCounter(Executor):
                 try:
                     part = next(file.parts, None)
                 except READ_ERRORS as error:  # of stdin
-                    file.failure = reason_of(error)
+                    file.failure, file.tallies = reason_of(error), None
             if part is None:
                 self._files.popleft()
                 file.read = True
@@ -226,7 +226,7 @@ class PartCounter(Executor):
             file.failure = reason if file.failure is None else min(file.failure, reason)
             file.tallies = None
         else:
-            if file.tallies is not None and file.failure is None:
+            if file.tallies is not None:
                 made: Any = task.tally if self._remote else value
                 file.tallies.add(made)
         self._done += task.part.size
@@ -236,9 +236,8 @@ class PartCounter(Executor):
     def _close(self, file: _File) -> None:
         if file.pending or not file.read:
             return
-        if file.failure is None and file.tallies is not None:
+        if file.tallies is not None:
             self._whole.absorb(file.tallies)
-        file.tallies = None
         self._open.discard(file)
         file.done.set_result(Receipt(file.failure))
 

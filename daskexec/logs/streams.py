@@ -97,10 +97,10 @@ def size_of(stream: IO[bytes]) -> int | None:
     """Bytes of an open file as it lies there; None where a server does not tell."""
     if isinstance(stream, io.FileIO):
         return os.fstat(stream.fileno()).st_size
-    size = getattr(stream, "size", None)  # of fsspec's files
-    if size is None and stream.seekable():
-        size = stream.seek(0, os.SEEK_END)
-        stream.seek(0)
+    if hasattr(stream, "size"):  # fsspec's files, most of them
+        return cast("int | None", stream.size)
+    size = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
     return size
 
 

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from daskexec.cli import cli
 from daskexec.logs import Report, analyze
 from daskexec.logs.inputs import expand, look
-from daskexec.logs.job import plan
+from daskexec.logs.job import plan, run
 from daskexec.select import SerialExecutor
 
 HOME = socket.gethostname()
@@ -239,9 +239,29 @@ def test_a_server_that_tells_no_size(
 ) -> None:
     """What a server sends without saying how long it is, is read from its start, in one call; the
     progress says that the whole is not known."""
-    from daskexec.logs.job import run
+    from fsspec.implementations.memory import MemoryFileSystem
 
-    monkeypatch.setattr("daskexec.logs.split.size_of", lambda stream: None)
+    class OneWay(io.RawIOBase):
+        size = None
+
+        def __init__(self, content: bytes) -> None:
+            self._rest = io.BytesIO(content)
+
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            return self._rest.readinto(buffer)
+
+        def seekable(self) -> bool:
+            return True  # as fsspec's streams of HTTP say
+
+        def seek(self, where: int, whence: int = 0) -> int:
+            raise ValueError("cannot seek")
+
+    monkeypatch.setattr(
+        MemoryFileSystem, "open", lambda self, path, mode: OneWay(self.cat_file(path))
+    )
     todo = plan([f"memory://logs/{name}"], part_size=1_000)
     told: list[tuple[int, int]] = []
     with SerialExecutor() as executor:
@@ -264,8 +284,6 @@ def test_what_a_library_raises_is_a_reason(remote: Any, monkeypatch: pytest.Monk
         raise ServerSaysNo("503")
 
     monkeypatch.setattr(MemoryFile, "read", read)
-    from daskexec.logs.job import run
-
     with SerialExecutor() as executor:
         report = run(todo, executor)
     assert [failed.reason for failed in report.failed] == ["ServerSaysNo: 503"]
@@ -310,7 +328,7 @@ def test_stdin_is_counted_as_a_file_is(folder: Path) -> None:
 )
 def test_bad_stdin(folder: Path, sent: bytes, said: str) -> None:
     """stdin that is no log, or ends too early, is named; files are reported all the same."""
-    result = logs("--json", "-", "logs/b.log", stdin=sent)
+    result = logs("--json", "--part-size", "100kB", "-", "logs/b.log", stdin=sent)
     assert result.exit_code == 1
     assert said in result.stderr
     assert json.loads(result.stdout)["totals"]["requests"] == 2
@@ -319,7 +337,6 @@ def test_bad_stdin(folder: Path, sent: bytes, said: str) -> None:
 def test_stdin_is_read_no_faster_than_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """No more of stdin is held in calls than was said, however much comes."""
     from daskexec.logs import counting
-    from daskexec.logs.job import run
 
     content = lines(20_000)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
