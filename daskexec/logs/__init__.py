@@ -9,8 +9,12 @@ without any private import: a program of yours could look just like it.
 ...     print(analyze(["access.log", "access.log.1.gz"], executor).to_json())
 """
 
+from daskexec.logs.formats import find_format as find_format
 from daskexec.logs.job import analyze as analyze
 from daskexec.logs.keys import decode_key as decode_key
 from daskexec.logs.report import Report as Report
+from daskexec.logs.selection import Selection as Selection
+from daskexec.logs.selection import select as select
+from daskexec.logs.tally import Counting as Counting
 
-__all__ = ["Report", "analyze", "decode_key"]
+__all__ = ["Counting", "Report", "Selection", "analyze", "decode_key", "find_format", "select"]

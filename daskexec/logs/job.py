@@ -306,7 +306,8 @@ def analyze(
     progress
         Told how far it is.
     counting
-        Which requests count, with which engine, and how many keys are kept.
+        Which requests count, with which engine, and how many keys are kept:
+        ``Counting(select(status="5xx"), max_keys=100_000)``.
 
     Returns
     -------

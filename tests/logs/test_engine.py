@@ -1,13 +1,10 @@
-"""The engine against a slow and obvious reader of single lines, and on odd lines."""
+"""The best engine there is on odd lines, and merging. `test_agreement` compares engines."""
 
 from __future__ import annotations
 
 import gc
 import pickle
 import threading
-import time
-from collections import Counter
-from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -15,104 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskexec.logs.formats import FORMATS, NotALog, choose_format
-from daskexec.logs.tally import Tally, merge, tally_blocks, target_of
+from daskexec.logs.tally import Tally, merge, tally_blocks
 
 TIME = b"17/May/2015:10:05:03 +0000"
-MONTHS = b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-
-
-@dataclass
-class Line:
-    """What the reference reader finds in a line."""
-
-    client: bytes
-    time: bytes
-    request: bytes
-    status: bytes
-    sent: bytes
-    referrer: bytes = b"-"
-    agent: bytes = b""
-
-
-def word(text: bytes) -> tuple[bytes, bytes] | None:
-    head, space, rest = text.partition(b" ")
-    return (head, rest) if head and space else None
-
-
-def is_time(text: bytes) -> bool:
-    if len(text) != 26 or text[2:3] + text[6:7] != b"//" or text[7:8] == b"0":
-        return False
-    if text[11:12] + text[14:15] + text[17:18] != b":::" or text[20:21] != b" ":
-        return False
-    if text[3:6] not in MONTHS or text[21:22] not in (b"+", b"-"):
-        return False
-    numbers = text[:2] + text[7:11] + text[12:14] + text[15:17] + text[18:20] + text[22:]
-    return (
-        all(c in b"0123456789" for c in numbers)
-        and 1 <= int(text[:2]) <= 31
-        and int(text[12:14]) < 24
-        and int(text[15:17]) < 60
-        and int(text[18:20]) < 70
-    )
-
-
-def quoted(text: bytes) -> tuple[bytes, bytes] | None:
-    if text[:1] != b'"':
-        return None
-    at = 1
-    while at < len(text):
-        if text[at : at + 1] == b"\\":
-            at += 2
-        elif text[at : at + 1] == b'"':
-            return text[1:at], text[at + 1 :]
-        else:
-            at += 1
-    return None
-
-
-def after_time(rest: bytes, has_agent: bool) -> tuple[bytes, ...] | None:
-    found = quoted(rest)
-    if found is None or found[1][:1] != b" ":
-        return None
-    request, rest = found[0], found[1][1:]
-    status, rest = rest[:3], rest[3:]
-    if len(status) < 3 or any(c not in b"0123456789" for c in status) or rest[:1] != b" ":
-        return None
-    end = 1
-    while rest[end : end + 1] and rest[end : end + 1] in b"0123456789":
-        end += 1
-    if end == 1 and rest[1:2] == b"-":
-        end = 2
-    sent, rest = rest[1:end], rest[end:]
-    if not 1 <= len(sent) <= 20:
-        return None
-    values = [request, status, sent]
-    for _ in range(2 if has_agent else 0):
-        if rest[:1] != b" ":
-            return None
-        found = quoted(rest[1:])
-        if found is None:
-            return None
-        values.append(found[0])
-        rest = found[1]
-    return tuple(values) if rest in (b"", b"\r") or rest[:1] == b" " else None
-
-
-def read(line: bytes, has_agent: bool = True) -> Line | None:
-    """Read a combined or common line, a field at a time."""
-    one = word(line)
-    two = word(one[1]) if one else None
-    if one is None or two is None:
-        return None
-    rest = two[1]
-    for at in range(len(rest)):
-        # The user's name ends at the first time stamp that the rest of a line follows.
-        if rest[at : at + 2] == b" [" and rest[at + 28 : at + 30] == b"] ":
-            time = rest[at + 2 : at + 28]
-            found = after_time(rest[at + 30 :], has_agent) if is_time(time) else None
-            if found:
-                return Line(one[0], time, *found)
-    return None
 
 
 texts = st.one_of(
@@ -162,46 +64,6 @@ contents = st.builds(
     st.lists(st.one_of(log_lines(), st.just(b"")), max_size=12),
     st.sampled_from([b"", b"\n"]),
 )
-
-
-def lines_of(content: bytes) -> list[bytes]:
-    lines = content.split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    return lines
-
-
-@pytest.mark.parametrize("name", ["combined", "common"])
-@settings(deadline=None, max_examples=300)
-@given(content=contents)
-def test_the_engine_reads_what_a_slow_reader_reads(name: str, content: bytes) -> None:
-    """Every count of the engine is that of the field-by-field reader, on any lines."""
-    form = FORMATS[name]
-    lines = lines_of(content)
-    tally = tally_blocks([content] if content else [], form)
-    found = [read(line, form.has_agent) for line in lines]
-    good = [line for line in found if line]
-    assert tally.lines == {0: len(lines)}
-    assert tally.requests == len(good)
-    assert tally.clients == Counter(line.client for line in good)
-    assert tally.statuses == Counter(line.status for line in good)
-    assert tally.hours == Counter(line.time[:14] for line in good)
-    assert tally.paths == Counter(target_of(line.request) for line in good)
-    assert tally.bytes_sent == sum(int(line.sent) for line in good if line.sent != b"-")
-    assert tally.referrers == Counter(
-        line.referrer for line in good if line.referrer not in (b"-", b"")
-    )
-    if form.has_agent:
-        assert tally.agents == Counter(line.agent for line in good)
-    visitors = {(line.client, line.agent, line.time[:11]) for line in good}
-    assert visitors == {
-        (client, agent, day)
-        for day, agents in tally.visitors.items()
-        for agent, clients in agents.items()
-        for client in clients
-    }
-    bad = [(number, line) for number, line in enumerate(lines, 1) if not found[number - 1]]
-    assert [(number, text) for _, number, text, _ in tally.samples] == bad[:10]
 
 
 @settings(deadline=None, max_examples=300)
@@ -298,28 +160,26 @@ def test_more_fields_are_accepted() -> None:
     assert one(combined() + b' "x.example" 0.004 -').agents == {b"ua": 1}
 
 
+@pytest.mark.timeout(60)  # hours, if going back and forth
 @pytest.mark.parametrize("filler", [b"a", b"\\x16", b'\\"', b" ", b"] "])
 def test_long_lines(filler: bytes) -> None:
     """A line of 200 kB is read like any other, and refused as fast if it does not fit."""
     agent = filler * (200_000 // len(filler))
     assert one(combined(agent=agent)).agents == {agent: 1}
-    began = time.perf_counter()
     tally = tally_blocks([combined(agent=agent)[:-1]], FORMATS["combined"])
-    assert time.perf_counter() - began < 5
     assert tally.requests == 0
     assert tally.samples[0][3] == len(combined(agent=agent)) - 1
     assert len(tally.samples[0][2]) == 400
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "piece", [b" [" + TIME + b'] "', b" [" + TIME + b'] "x', b'"\\', b" [", b'" 200 5 "']
 )
 def test_hostile_lines_take_linear_time(piece: bytes) -> None:
     """No line of 200 kB makes the matcher go back and forth over it for long."""
     line = b"a b" + piece * (200_000 // len(piece))
-    began = time.perf_counter()
     assert tally_blocks([line], FORMATS["combined"]).requests == 0
-    assert time.perf_counter() - began < 5
 
 
 def test_blank_lines_are_malformed() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from typing import Any
 
 import pytest
@@ -115,6 +114,7 @@ def test_wrong_formats_are_told(text: str, said: str) -> None:
         find_format(text)
 
 
+@pytest.mark.timeout(60)  # hours, if going back and forth
 @pytest.mark.parametrize(
     "spec", ['%h %l %u %t "%r" %>s %b %{Cookie}i', CUSTOM[1][0], CUSTOM[2][0]]
 )
@@ -122,9 +122,7 @@ def test_hostile_lines_take_linear_time(spec: str) -> None:
     """No line of 200 kB makes the matcher of a format string go back and forth for long."""
     form = find_format(spec)
     for piece in (b"a ", b"a|", b" [" + TIME + b'] "', b'"\\', b'" 200 5 "'):
-        began = time.perf_counter()
         assert not form.fits(b"a - " + piece * (200_000 // len(piece)) + b"\x00")
-        assert time.perf_counter() - began < 20
 
 
 def caddy(**more: Any) -> dict[str, Any]:
