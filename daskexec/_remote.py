@@ -36,6 +36,7 @@ from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
 from daskexec._lifetimes import CUT, SLACK, fits
 from daskexec._link import GAVE_WAY
+from daskexec._marks import mark_begun
 from daskexec._pickling import load, running
 from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
