@@ -309,7 +309,7 @@ class RemoteCluster(Victims):
         file = folder / f"scheduler-{time.monotonic_ns()}.json"
         self._boss = self._start("scheduler", "--port", "0", "--scheduler-file", str(file))
         until = time.monotonic() + HANG
-        while not file.exists():
+        while not (file.exists() and file.stat().st_size):
             if time.monotonic() > until:
                 raise TimeoutError("dask scheduler did not start")
             time.sleep(0.05)

@@ -626,7 +626,8 @@ class DaskBackend:
             self._lose()
 
     async def _report_killed(self, key: str, error: KilledWorker) -> None:
-        left = await self._dead.left_of(key, error.last_worker)
+        assert self._once is not None
+        left = await self._dead.left_of_any(key, error.last_worker, self._once.name)
         self._report(Failed(key, error, left.begun, left.bodies, left.fate))
 
     def _drop(self, key: str) -> RemoteFuture | None:

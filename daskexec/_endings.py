@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +26,9 @@ from daskexec._calls import Outcome
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import CUT, cut_too_often
 from daskexec._messages import Cut, Ends, Line, Started
+from daskexec._supervision import say
 from daskexec._tasks import Task
-from daskexec.errors import ExecutorWarning, WorkerDied
+from daskexec.errors import WorkerDied
 
 __all__ = ["Answer", "Endings", "Relief", "name_of", "place_of"]
 
@@ -165,7 +165,7 @@ class Endings:
                 f"{max(0.0, most):.3g} s). It and others like it are sent to workers that are "
                 f"still to come. If none will, start some, or give jobs a longer walltime"
             )
-            warnings.warn_explicit(message, ExecutorWarning, "daskexec", 0)
+            say(message)
 
 
 def place_of(started: Started | None) -> tuple[str, str]:

@@ -33,6 +33,8 @@ from daskexec._remote import LOST
 __all__ = ["Dead", "Lost", "OncePlugin"]
 
 _LOG = logging.getLogger("daskexec")
+#: Results that were lost, of which the scheduler knows where they were.
+_REMEMBERED = 10_000
 _PLAIN = "0000"  # the end of a key that is a call's plain value, not an attempt to run it
 
 
@@ -52,6 +54,7 @@ class OncePlugin(SchedulerPlugin):
         self.name = f"daskexec-once-{executor}"
         self._scheduler: Any = None
         self._at: dict[str, Any] = {}  # where each result is that there is
+        self.lost: dict[str, list[Any]] = {}  # where each was that was lost last
 
     async def start(self, scheduler: Any) -> None:
         """Begin."""
@@ -73,6 +76,9 @@ class OncePlugin(SchedulerPlugin):
                 lost = [worker.address, str(worker.name), worker.nanny or ""]
                 lost += [worker.local_directory, worker.pid]
                 task.annotations = {**(task.annotations or {}), LOST: lost}
+                self.lost[key] = lost
+                while len(self.lost) > _REMEMBERED:
+                    del self.lost[next(iter(self.lost))]
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """End with the client."""
@@ -86,6 +92,12 @@ class OncePlugin(SchedulerPlugin):
             and key[-2 * WIDTH : -12] == self.executor
             and not key.endswith(_PLAIN)
         )
+
+
+def lost_on(plugin: str, key: str, dask_scheduler: Any = None) -> list[Any]:
+    """Return the worker that a task had ended on, if its result was lost; on the scheduler."""
+    found = dask_scheduler.plugins.get(plugin)
+    return [] if found is None else list(found.lost.get(key, ()))
 
 
 @dataclass(frozen=True)
@@ -142,6 +154,22 @@ class Dead:
         except Exception as exc:  # it is gone, too, or going
             _LOG.info("%s does not say what %s has left: %r", who, worker.address, exc)
         return Left(True, bodies, fate)
+
+    async def left_of_any(self, key: str, worker: Any, plugin: str) -> Left:
+        """The same; where that worker had not begun it, another may have ended it before.
+
+        The result was lost there, and this one died before it could refuse to run it again.
+        """
+        left = await self.left_of(key, worker)
+        if left.begun:
+            return left
+        lost: Any = ()
+        with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
+            lost = await self._client.run_on_scheduler(lost_on, plugin, key)
+        if not lost:
+            return left
+        before = await self.left_of(key, Lost(*lost))
+        return Left(True, before.bodies, before.fate)
 
     async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
         """Return who has answered, and what `begun_by` says; "" is said of no end of a process.

@@ -8,12 +8,11 @@ It has one user, the settle thread of a dispatcher.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from daskexec.errors import ExecutorWarning
+from daskexec._supervision import say
 from daskexec.options import CallOptions
 
 __all__ = ["Patience"]
@@ -90,8 +89,7 @@ class Patience:
             self._interval = min(self._interval * 2, self._interval + 3600)
             message = self._reason(waiting, picky, threads, waited, workers, known)
             if message:
-                # Not warnings.warn: no line of this file explains anything to its reader.
-                warnings.warn_explicit(message, ExecutorWarning, "daskexec", 0)
+                say(message)
         return None
 
     def _reason(

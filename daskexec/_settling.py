@@ -14,7 +14,6 @@ import os
 import queue
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
@@ -47,9 +46,9 @@ from daskexec._patience import Patience
 from daskexec._pickling import load
 from daskexec._promises import Brought, Ended, Promises
 from daskexec._records import Where
-from daskexec._supervision import Supervision
+from daskexec._supervision import Supervision, say
 from daskexec._tasks import Call, Raised, Stretch, Task
-from daskexec.errors import ExecutorWarning, InitializerFailed, WorkerDied
+from daskexec.errors import InitializerFailed, WorkerDied
 from daskexec.futures import DaskFuture, finish_all, set_all_running
 from daskexec.options import RERUNS
 
@@ -426,7 +425,7 @@ class Settler:
             self._give_up(lambda: BrokenExecutor(survey.fatal))
         for package in survey.said.keys() - self._warned:
             self._warned.add(package)
-            warnings.warn_explicit(survey.said[package], ExecutorWarning, "daskexec", 0)
+            say(survey.said[package])
 
     def _refused(self, task: Task, outcome: Outcome) -> None:
         """Another process had begun the task, and did not finish it."""

@@ -18,11 +18,20 @@ from typing import Any
 
 from daskexec.errors import ExecutorWarning
 
-__all__ = ["Supervision"]
+__all__ = ["Supervision", "say"]
 
 #: Seconds in which a scheduler that is well answers.
 _OWED = 0.1
 _LOG = logging.getLogger("daskexec")
+
+
+def say(message: str) -> None:
+    """Warn; where warnings are errors, which here would strike a thread of ours, log it."""
+    try:
+        # Not warnings.warn: no line of this file explains anything to its reader.
+        warnings.warn_explicit(message, ExecutorWarning, "daskexec", 0)
+    except ExecutorWarning:
+        _LOG.warning(message)
 
 
 class Supervision:
@@ -133,8 +142,7 @@ class Supervision:
     def _warn(self, quiet: float, whom: str, what: str) -> None:
         self._warned = whom
         self._next = quiet + min(max(quiet, self.warn_after), 3600.0)
-        # Not warnings.warn: no line of this file explains anything to its reader.
-        warnings.warn_explicit(f"DaskExecutor is waiting: {what}", ExecutorWarning, "daskexec", 0)
+        say(f"DaskExecutor is waiting: {what}")
 
 
 def _names(workers: list[dict[str, Any]]) -> str:

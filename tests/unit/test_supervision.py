@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from daskexec import ExecutorWarning
-from daskexec._supervision import Supervision
+from daskexec._supervision import Supervision, say
 
 
 class Clock:
@@ -97,3 +97,11 @@ def test_it_begins_anew_when_something_was_heard() -> None:
     assert len(_said(clock, sup, 7, stopped_at=clock.now)) == 1
     sup.heard()
     assert not _said(clock, sup, 4, stopped_at=clock.now)
+
+
+def test_warnings_that_are_errors_strike_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """With ``-W error`` the thread that warns goes on, and the words are logged."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        say("no worker")
+    assert caplog.messages == ["no worker"]

@@ -39,9 +39,10 @@ def test_a_worker_that_joins_meanwhile() -> None:
     async def main() -> None:
         client = Scheduler({"first": ["a"], "joined": ["b"]})
         backend = DaskBackend(client, "executor", lambda _: None)
-        backend._futures.update(dict.fromkeys("abc", "future"))
+        future = SimpleNamespace(status="pending")
+        backend._futures.update(dict.fromkeys("abc", future))
         assert await backend._withdraw(["a", "b", "c"]) == {"c"}
         assert client.asked == ["first", "joined"]
-        assert client.cancelled == ["future"]
+        assert client.cancelled == [future]
 
     asyncio.run(main())

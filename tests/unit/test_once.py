@@ -1,0 +1,67 @@
+"""What becomes of the tasks of a lost worker on a cluster that was given."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from daskexec._once import Dead, Left, Lost, OncePlugin, lost_on
+from daskexec._remote import LOST
+
+EXECUTOR = "ab" * 10
+KEY = f"f-{EXECUTOR}000000010001"
+
+
+def _scheduler(*keys: str) -> Any:
+    worker = SimpleNamespace(
+        address="tcp://h:1", name="w", nanny="tcp://h:2", local_directory="/d", pid=7
+    )
+    tasks = {key: SimpleNamespace(suspicious=0, annotations=None) for key in keys}
+    return SimpleNamespace(
+        allowed_failures=3, tasks=tasks, workers={"tcp://h:1": worker}, plugins={}
+    )
+
+
+def _plugin(scheduler: Any) -> OncePlugin:
+    plugin = OncePlugin(EXECUTOR, "client")
+    asyncio.run(plugin.start(scheduler))
+    scheduler.plugins[plugin.name] = plugin
+    return plugin
+
+
+def test_our_tasks_alone_fail_at_the_first_loss() -> None:
+    """Attempts of this executor's calls do; plain values, and what is others', do not."""
+    others = [KEY[:-4] + "0000", f"f-{'cd' * 10}000000010001", "x"]
+    scheduler = _scheduler(KEY, *others)
+    _plugin(scheduler).update_graph(scheduler, tasks=[KEY, *others, ("x", 1)][:-1])
+    assert scheduler.tasks[KEY].suspicious == 3
+    assert [scheduler.tasks[key].suspicious for key in others] == [0, 0, 0]
+
+
+def test_a_lost_result_is_noted() -> None:
+    """With where it was, on the task and for the client; one that was let go of is not."""
+    scheduler = _scheduler(KEY)
+    plugin = _plugin(scheduler)
+    assert lost_on(plugin.name, KEY, scheduler) == []
+    plugin.transition(KEY, "processing", "memory", worker="tcp://h:1")
+    plugin.transition(KEY, "memory", "released")
+    where = ["tcp://h:1", "w", "tcp://h:2", "/d", 7]
+    assert scheduler.tasks[KEY].annotations == {LOST: where}
+    assert lost_on(plugin.name, KEY, scheduler) == where
+
+
+def test_ended_elsewhere_before() -> None:
+    """What a dead worker had not begun counts as begun if it had ended on another before."""
+
+    class Asked(Dead):
+        async def left_of(self, key: str, worker: Any) -> Left:
+            return Left(False) if worker == "second" else Left(True, [b"result"], "it fell")
+
+    class Client:
+        async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+            return ["tcp://h:1", "w", "tcp://h:2", "/d", 7]
+
+    left = asyncio.run(Asked(Client()).left_of_any(KEY, "second", "plugin"))
+    assert left == Left(True, [b"result"], "it fell")
+    assert Lost("a", "b", "c", "d", 1).name == "b"
