@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "BOARDS",
     "FINISHED",
     "INITIALIZING",
     "PLAIN_KIND",
@@ -45,6 +46,9 @@ __all__ = [
     "path_in",
     "remove_spools",
 ]
+
+#: Under this name a scheduler's metadata have host and folder of its boards.
+BOARDS = "daskexec-boards"
 
 SLOTS = 1 << 16
 _TURN = struct.Struct("<I")  # how often the slot was handed out

@@ -61,11 +61,12 @@ class SpawnerLink:
             )
         self.scratch = tempfile.mkdtemp(prefix="daskexec-", dir=folder)
         self.deaths: dict[int, tuple[str, str]] = {}
-        self.on_death: Callable[[], None] = lambda: None  # called on the loop
+        self.mourners: list[Callable[[], None]] = []  # called, on the loop, when one has died
         self.ended = False  # the spawner has, without being asked to
         self._options: dict[str, dict[str, Any]] = {}
         self._running: dict[str, int] = {}
         self._gone: dict[str, asyncio.Event] = {}
+        self._joined: set[str] = set()  # places whose worker has been with the scheduler
         self._stillborn = 0  # in a row
         self._born: dict[int, float] = {}
         self._replace = True
@@ -117,6 +118,10 @@ class SpawnerLink:
             except asyncio.TimeoutError:
                 self.signal(pid, signal.SIGKILL)
         del self._gone[name]
+
+    def joined(self, name: str) -> None:
+        """Note that the worker of a place is with the scheduler; on the loop."""
+        self._joined.add(name)
 
     def pids(self) -> list[int]:
         return list(self._running.values())
@@ -199,13 +204,17 @@ class SpawnerLink:
     def _exited(self, name: str, pid: int, status: int) -> None:
         self._running.pop(name, None)
         self.deaths[pid] = (name, _how_it_ended(status))
-        self.on_death()
+        for tell in list(self.mourners):
+            tell()
         while len(self.deaths) > self.REMEMBERED:
             old = next(iter(self.deaths))
             del self.deaths[old]
             remove_spools(self.scratch, old)
         lived = time.monotonic() - self._born.pop(pid, 0.0)
-        self._stillborn = self._stillborn + 1 if lived < self.STILLBORN else 0
+        # Not one that was there, and soon got a call that ended it.
+        stillborn = lived < self.STILLBORN and name not in self._joined
+        self._stillborn = self._stillborn + 1 if stillborn else 0
+        self._joined.discard(name)
         if name in self._options and self._replace:
             # One that cannot even start is tried again ever more slowly.
             delay = min(10.0, 0.05 * 2 ** (self._stillborn - 1)) if self._stillborn else 0.0

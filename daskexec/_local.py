@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ import distributed
 from distributed import SpecCluster
 from distributed.deploy.spec import ProcessInterface
 
+from daskexec._board import BOARDS
 from daskexec._link import SpawnerLink
 from daskexec._quiet import quiet, quiet_here
 from daskexec._security import keys_of, temporary_security
@@ -157,7 +159,9 @@ class ForkCluster(SpecCluster):
         self.link.listen(asyncio.get_running_loop())
         await super()._start()
         assert self.scheduler is not None
-        self.scheduler.add_plugin(_SendAtOnce(self.scheduler))
+        # For clients of this user's on this machine, calls on workers among them.
+        self.scheduler.task_metadata[BOARDS] = [os.uname().nodename, self.boards]
+        self.scheduler.add_plugin(_Joining(self.scheduler, self.link))
 
     async def _close(self) -> None:
         self.link.stop_replacing()
@@ -224,17 +228,23 @@ class Scheduler(distributed.Scheduler):  # by its name Dask looks things up
         """Open no port."""
 
 
-class _SendAtOnce(distributed.SchedulerPlugin):
-    """Has the scheduler send each message to a worker at once; Dask's waits for 5 ms."""
+class _Joining(distributed.SchedulerPlugin):
+    """Sees to workers that join.
 
-    name = "daskexec-send-at-once"
+    Has the scheduler send each message to them at once, where Dask's waits for 5 ms, and the link
+    know that they got that far.
+    """
 
-    def __init__(self, scheduler: Any) -> None:
-        for comm in scheduler.stream_comms.values():
-            comm.interval = 0
+    name = "daskexec-joining"
+
+    def __init__(self, scheduler: Any, link: SpawnerLink) -> None:
+        self._link = link
+        for worker in scheduler.stream_comms:
+            self.add_worker(scheduler, worker)
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
         scheduler.stream_comms[worker].interval = 0
+        self._link.joined(str(scheduler.workers[worker].name))
 
 
 class ForkedWorker(ProcessInterface):

@@ -39,7 +39,6 @@ from daskexec._worker_end import before_end, lifetime_of, seconds_left
 __all__ = [
     "InitializerPlugin",
     "abandon",
-    "board_folder",
     "end_of",
     "keep",
     "relieve",
@@ -71,20 +70,15 @@ _withdrawn: OrderedDict[str, None] = OrderedDict()
 _under_way: dict[str, _Watch] = {}  # tasks that run now, by key
 _calls_begun: dict[str, int] = {}  # executor -> calls begun here
 _initializers: dict[str, _Initializer] = {}  # executor -> its initializer
-_board_folder = _board_scheduler = ""
+_board_folder = ""
 _boards_lock = threading.Lock()  # guards the next one
 _boards: OrderedDict[str, Board] = OrderedDict()  # executor -> its board, the last used last
 
 
-def use_boards(folder: str, scheduler: str) -> None:
+def use_boards(folder: str) -> None:
     """Have this process mark the tasks it begins (workers that daskexec started)."""
-    global _board_folder, _board_scheduler
-    _board_folder, _board_scheduler = folder, scheduler
-
-
-def board_folder(scheduler: str) -> str:
-    """Return where the boards are that this process marks, as a worker of that one; else ""."""
-    return _board_folder if scheduler == _board_scheduler else ""
+    global _board_folder
+    _board_folder = folder
 
 
 def _board_of(ticket: Ticket) -> Board | None:

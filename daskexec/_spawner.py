@@ -205,7 +205,7 @@ async def _work(options: dict[str, Any]) -> None:
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, _leave, 0)
-    _remote.use_boards(options.pop("boards"), options["scheduler_ip"])
+    _remote.use_boards(options.pop("boards"))
     http, logs = options.pop("http"), options.pop("logs", None)
     if logs is not None:
         _speak(logs)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from daskexec import _kept
-from daskexec._board import Board, path_in
+from daskexec._board import BOARDS, Board, path_in
 from daskexec._checks import scheduler_address
 from daskexec._kept import KeptCluster
 from daskexec._link import SpawnerLink
@@ -134,7 +134,7 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
         cluster.answer_at_once(client.id)
         coming = n_workers * options["threads_per_worker"]
         backend = DaskBackend(client, executor, report, direct=True, coming=coming)
-        cluster.link.on_death = backend.retry_transfers
+        cluster.link.mourners.append(backend.retry_transfers)
         return Line(
             backend,
             close,
@@ -246,19 +246,28 @@ def shared(executor: str, opened: Opened) -> Connect:
     def connect(report: Callable[[Any], None]) -> Line:
         from daskexec._backend import DaskBackend
         from daskexec._messages import Line
-        from daskexec._remote import board_folder
 
         client, kept = opened.client, opened.kept
         own = kept if kept is not None and kept.boards else None
-        # Within a call: that of the worker, if it is the same cluster.
-        folder = own.boards if own is not None else board_folder(client.scheduler.address)
+        # The client may be one of another executor's own cluster, of this process or not.
+        cluster = getattr(client, "cluster", None)
+        lender = cluster if hasattr(cluster, "boards") else None
+        folder = own.boards if own is not None else _boards_of(client)
         board = Board(path_in(folder, executor), create=True) if folder else None
         backend = DaskBackend(client, executor, report, direct=True if own else None)
+
+        def died() -> None:
+            client.loop.add_callback(backend.retry_transfers)
+
         if own is not None:
             own.answer_at_once(client.id)
-            own.on_death = lambda: client.loop.add_callback(backend.retry_transfers)
+            own.on_death = died
+        if lender is not None:
+            lender.link.mourners.append(died)
 
         def close() -> None:
+            if lender is not None:
+                lender.link.mourners.remove(died)
             opened.close()
             if board is not None:
                 if kept is not None and kept.left:
@@ -270,7 +279,7 @@ def shared(executor: str, opened: Opened) -> Connect:
             backend,
             close,
             board=board,
-            death_of=own.death_of if own else None,
+            death_of=own.death_of if own else lender.death_of if lender else None,
             recycle=own.recycle if own else None,
             signal_workers=own.signal_workers if own else None,
             trouble=opened.trouble,
@@ -279,6 +288,19 @@ def shared(executor: str, opened: Opened) -> Connect:
         )
 
     return connect
+
+
+def _boards_of(client: Any) -> str:
+    """Return where the boards of a client's cluster are, if they are on this machine; or ""."""
+    import asyncio
+
+    asked = client.scheduler.get_metadata(keys=[BOARDS], default=None)
+    try:
+        told = asyncio.run_coroutine_threadsafe(asked, client.loop.asyncio_loop).result(10)
+        host, folder = told
+        return folder if host == os.uname().nodename and os.access(folder, os.W_OK) else ""
+    except Exception:  # there are none, or the connection is lost: others will say so
+        return ""
 
 
 def open_client(

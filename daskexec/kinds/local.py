@@ -34,7 +34,7 @@ class _Local:
         self.on_death: Callable[[], None] = lambda: None
         self.death_of, self.recycle = cluster.death_of, cluster.recycle
         self.signal_workers = cluster.signal_workers
-        cluster.link.on_death = lambda: self.on_death()
+        cluster.link.mourners.append(lambda: self.on_death())
 
     def trouble(self) -> tuple[bool, str]:
         told: tuple[bool, str] = self._cluster.trouble()

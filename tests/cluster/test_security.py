@@ -53,7 +53,7 @@ def test_nothing_listens_beyond_loopback(
     """What the kernel says of the sockets of all our processes: loopback only, HTTP included."""
     if "dashboard" in options:  # without bokeh Dask serves other pages, at the same address
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    before = listening(os.getpid())
+    before = listening(*(process.pid for process in family(os.getpid())))
     with DaskExecutor(2, **options) as executor:
         client = executor.submit(abs, 1).dask_future.client
         client.wait_for_workers(2, timeout=LIMIT)
