@@ -22,6 +22,7 @@ from typing import Any
 
 import distributed
 from distributed import SpecCluster
+from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import ProcessInterface
 
 from daskexec._board import BOARDS
@@ -174,6 +175,11 @@ class ForkCluster(SpecCluster):
                 self.workers.clear()
             self.link.hang_up()
         await super()._close()
+
+    def _update_worker_status(self, op: str, msg: Any) -> None:
+        # Not Dask's own, by which a place is given up whose worker has just ended when it is
+        # looked at, 15 s after an earlier one has: here a dead worker is replaced at once.
+        Cluster._update_worker_status(self, op, msg)
 
     def close(self, timeout: float | None = None) -> Any:
         """Stop workers and scheduler; nothing of them is left afterwards. Idempotent."""
