@@ -43,7 +43,7 @@ CRASHES = 3
 
 SEQUENCES = int(os.environ.get("DASKEXEC_FUZZ", "0"))
 SETTINGS = settings(
-    max_examples=SEQUENCES or 25,
+    max_examples=SEQUENCES or 15,
     stateful_step_count=30 if SEQUENCES else 20,
     derandomize=not SEQUENCES,
     deadline=None,
@@ -393,5 +393,5 @@ def test_own_clusters(tmp_path: Path) -> None:
         def make(self, sharing: str) -> DaskExecutor:
             return DaskExecutor(WORKERS, sharing=sharing)
 
-    few = settings(SETTINGS, max_examples=max(8, SEQUENCES // 4))
+    few = settings(SETTINGS, max_examples=max(5, SEQUENCES // 4))
     run_state_machine_as_test(Own, settings=few)
