@@ -456,10 +456,9 @@ class DaskExecutor(Executor):
         rerun : bool, optional
             Whether a call that a worker had begun may be run again after that worker died.
             False: never; it fails with `WorkerDied`. True: up to 3 times, and `retries` then
-            counts what was raised alone. None: a call that was alone in its task is not, unless
-            `retries` says so or, on a cluster that daskexec did not start, Dask does so by its
-            ``allowed-failures``; calls that shared a task, on such a cluster, are run again
-            one by one.
+            counts what was raised alone. None: it is not, unless `retries` says so; but on a
+            cluster that daskexec did not start, where nobody can be asked what the dead worker
+            had begun, calls that may not have begun are tried once more, one by one.
 
         Raises
         ------

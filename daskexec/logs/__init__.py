@@ -10,6 +10,7 @@ without any private import: a program of yours could look just like it.
 """
 
 from daskexec.logs.formats import find_format as find_format
+from daskexec.logs.job import Interrupted as Interrupted
 from daskexec.logs.job import analyze as analyze
 from daskexec.logs.keys import decode_key as decode_key
 from daskexec.logs.report import Report as Report
@@ -17,4 +18,13 @@ from daskexec.logs.selection import Selection as Selection
 from daskexec.logs.selection import select as select
 from daskexec.logs.tally import Counting as Counting
 
-__all__ = ["Counting", "Report", "Selection", "analyze", "decode_key", "find_format", "select"]
+__all__ = [
+    "Counting",
+    "Interrupted",
+    "Report",
+    "Selection",
+    "analyze",
+    "decode_key",
+    "find_format",
+    "select",
+]
