@@ -46,3 +46,18 @@ def test_a_worker_that_joins_meanwhile() -> None:
         assert client.cancelled == [future]
 
     asyncio.run(main())
+
+
+def test_a_worker_that_has_died_just_now() -> None:
+    """What was on it has failed, and will be told: it does not count as never begun."""
+
+    async def main() -> None:
+        client = Scheduler({"first": []})
+        backend = DaskBackend(client, "executor", lambda _: None)
+        backend._workers = frozenset({"first", "dead"})
+        lost = SimpleNamespace(status="error")
+        backend._futures.update(a=SimpleNamespace(status="pending"), b=lost)
+        assert await backend._withdraw(["a", "b"]) == {"a"}
+        assert backend._futures == {"b": lost}
+
+    asyncio.run(main())
