@@ -491,11 +491,14 @@ class Promises:
         promise.losses, promise.value = promise.losses + 1, no_value
         self._ledger.pending += 1
         call.stage, call.alone = IN_HAND, True
-        if promise.losses <= self.LOSSES:
+        never = call.options.rerun is False
+        if promise.losses <= self.LOSSES and not never:
             call.resent += 1
             self._ledger.queue_again(call)
             return
         reason = "its value was lost with the worker that had it"
+        if never:
+            reason += ", and rerun=False: the call is not run again for it"
         error = WorkerDied(future._name, "", "", reason, promise.losses)
         self._ledger.forget(call)
         self._post(Ended(call, future, error))

@@ -154,7 +154,9 @@ class DaskFuture(concurrent.futures.Future[T]):
         the last attempt's.
         """
         record = self._record
-        return record.unpacked_output() if record is not None and self.done() else None
+        if record is None or not (self._is_over() or self.is_remote()):
+            return None
+        return record.unpacked_output()
 
     def __reduce__(self) -> Any:
         # Before pickle has gone through all that hangs on it.
