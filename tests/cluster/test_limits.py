@@ -224,6 +224,12 @@ def test_a_limit_holds_where_the_calls_were_left(tmp_path: Path, gates: Gates) -
             assert executor.submit(calls.identity, 1).result(LIMIT) == 1
 
 
+def test_a_call_that_holds_the_gil_of_a_kept_worker(tmp_path: Path, gates: Gates) -> None:
+    """It is killed where a keeper has the workers, and others finish, each run once."""
+    with state_folder(tmp_path / "state"), DaskExecutor(2, cluster="local") as executor:
+        _check_timeout(executor, gates, calls.hold_gil)
+
+
 # --- cancel(kill=True) --------------------------------------------------------------------------
 
 
@@ -344,7 +350,10 @@ def test_after_what_has_failed(own: DaskExecutor, gates: Gates) -> None:
     failed, journal = own.submit(calls.fail, "the first"), gates.journal()
     ordered = own.with_options(after=[never, failed])
     then = ordered.submit(calls.note, journal, "then")
-    assert then.exception(LIMIT) is failed.exception()
+    error = then.exception(LIMIT)
+    assert (type(error), str(error)) == (ValueError, "the first")
+    (note,) = getattr(error, "__notes__", ())
+    assert f"raised by fail [{failed.key}]; needed by note [{then.key}]" in note
     with pytest.raises(ValueError, match="the first"):
         list(ordered.map(calls.note, [journal] * 3, range(3)))
     assert journal.lines() == []

@@ -380,6 +380,29 @@ def test_lost_with_its_worker(gates: Gates) -> None:
         assert executor.submit(len, [value, step]).result(LIMIT) == 2
 
 
+def test_lost_and_not_to_be_run_again(gates: Gates) -> None:
+    """With rerun=False a value that was lost stays lost, and what needs it fails."""
+    with DaskExecutor(1) as executor:
+        journal = gates.journal()
+        value = executor.with_options(rerun=False).submit(promised.filled, 2 * MIB, journal)
+        promised.kill(executor.submit(promised.place, value).result(LIMIT))
+        error = executor.submit(promised.place, value).exception(LIMIT)
+        assert isinstance(error, WorkerDied)
+        assert "rerun=False" in str(error)
+        assert len(journal.lines()) == 1
+
+
+def test_order_without_values(executor: DaskExecutor) -> None:
+    """What runs after a call does not ask for its value, which stays where it is."""
+    value = executor.submit(Guarded, BIG, CLIENT)
+    needs = executor.submit(promised.sizes, value)
+    then = executor.with_options(after=[value, needs]).submit(calls.add, 1, 2)
+    late = executor.with_options(after=value).submit(calls.add, then, 2)
+    assert late.result(LIMIT) == 5
+    assert needs.result(LIMIT) == BIG
+    assert is_there(value)
+
+
 def test_workers_that_are_replaced() -> None:
     """Where each call has a process of its own, values outlive that."""
     with DaskExecutor(1, max_tasks_per_child=1) as executor:
