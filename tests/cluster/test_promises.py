@@ -376,7 +376,7 @@ def test_lost_with_its_worker(gates: Gates) -> None:
         assert len(journal.lines()) == 2
         promised.kill(needs[1].result())
         assert len(value.result(LIMIT)[1]) == 2 * MIB  # a user asks for it
-        promised.kill(step.result(LIMIT)[0])
+        assert len(step.result(LIMIT)[1]) == 2 * MIB
         assert executor.submit(len, [value, step]).result(LIMIT) == 2
 
 

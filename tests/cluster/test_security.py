@@ -6,6 +6,7 @@ attacks with, as ``nobody`` may not read this Python.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -221,7 +222,8 @@ def _holds_no_key(folders: list[Path], processes: list[Any]) -> None:
             assert not path.is_file() or b"PRIVATE KEY" not in path.read_bytes(), path
     for process in processes:
         for what in ("cmdline", "environ"):
-            assert b"PRIVATE KEY" not in Path("/proc", str(process.pid), what).read_bytes()
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended
+                assert b"PRIVATE KEY" not in Path("/proc", str(process.pid), what).read_bytes()
 
 
 # -- what was not asked for -----------------------------------------------------------------------

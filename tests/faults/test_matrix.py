@@ -85,7 +85,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
         "cluster/test_remote.py::test_client_closed_under_us",
         "faults/test_lost.py::test_cluster_is_closed",
     ),
-    "the program ends with calls pending": ("cluster/test_endings.py::test_pending_work",),
+    "the program ends with calls pending": ("cluster/test_exits.py::test_ends",),
     "shutdown(wait=False) with calls pending": (
         "contract/test_exit.py::test_pending_calls_run_after_shutdown_without_wait",
     ),
@@ -111,8 +111,8 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "100,000 pending calls": ("faults/test_lost.py::test_many_pending_calls",),
     "the same large argument to 1,000 calls": ("cluster/test_large.py::test_a_thousand_calls",),
     "an argument of megabytes": ("contract/test_volume.py::test_large_argument_without_warning",),
-    "polite exit": ("cluster/test_endings.py::test_polite",),
-    "the client is killed": ("cluster/test_endings.py::test_killed",),
+    "polite exit": ("cluster/test_exits.py::test_ends",),
+    "the client is killed": ("cluster/test_exits.py::test_ends",),
     "a host is lost, or cut off": (
         "network/test_hosts.py::test_a_worker_is_lost",
         "network/test_hosts.py::test_the_scheduler_is_lost",
