@@ -71,6 +71,8 @@ class Fetching:
     #: Seconds for which transfers that fail are tried again, and between two attempts. A
     #: network that is cut breaks them first; that the scheduler is lost shows later.
     RETRY_FOR, RETRY_AFTER = 60.0, 1.0
+    #: Seconds after a worker's death in which a transfer that is not for the dead one is over.
+    LATE = 2.0
 
     def __init__(self, owner: Owner, client: Any, direct: bool | None) -> None:
         self._owner, self._client, self._direct = owner, client, direct
@@ -80,12 +82,15 @@ class Fetching:
         self._transfers = 0
         self._failing_since: float | None = None
         self._failed_last = 0.0
-        self._tasks: set[Any] = set()
+        self._tasks: dict[asyncio.Task[Any], float] = {}  # and when the last transfer began
         self.holding = False
 
     def fetch(self, future: Any) -> None:
         """Have a result that is there fetched, with others."""
         self._fresh.append(future)
+        self._begin()
+
+    def _begin(self) -> None:
         if self._transfers < self.TRANSFERS:
             self._transfers += 1
             self._owner.spawn(self._fetch())
@@ -94,12 +99,14 @@ class Fetching:
         owner = self._owner
         batch: dict[str, Any] = {}
         task = asyncio.current_task()
-        self._tasks.add(task)
+        assert task is not None
+        self._tasks[task] = self._loop.time()
         try:
             await asyncio.sleep(0)  # results that arrived in the same message come along
             while self._fresh and not owner.over():
                 batch = {f.key: f for f in self._fresh if owner.to_fetch(f)}
                 self._fresh = []
+                self._tasks[task] = self._loop.time()
                 found = await self._client.gather(
                     batch, errors="skip", direct=self._direct, asynchronous=True
                 )
@@ -122,8 +129,10 @@ class Fetching:
             for key in batch:
                 owner.failed(key, exc)
         finally:
-            self._tasks.discard(task)
+            del self._tasks[task]
             self._transfers -= 1
+            if self._fresh and not owner.over():  # what came while this one ended early
+                self._begin()
 
     def worked(self) -> None:
         """Take note that a transfer has succeeded."""
@@ -142,10 +151,17 @@ class Fetching:
     def again(self) -> None:
         """Start the transfers that are under way anew, since a worker has died.
 
-        Dask would go on trying to reach the dead one for 30 s.
+        Dask would go on trying to reach the dead one for 30 s. Some that begin in the next
+        moments may be for it, too, as the scheduler hears of the death by itself.
         """
-        for task in self._tasks:
-            task.cancel()
+        self._cancel_begun(self._loop.time())
+        self._loop.call_later(self.LATE, self._cancel_begun, self._loop.time() + self.LATE / 2)
+
+    def _cancel_begun(self, until: float) -> None:
+        """Cancel the transfers under way that have begun until then."""
+        for task, began in self._tasks.items():
+            if began <= until:
+                task.cancel()
         self._loop.call_soon(self._forget_cancelled_gather)
 
     def _forget_cancelled_gather(self) -> None:
