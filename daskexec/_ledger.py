@@ -551,6 +551,13 @@ class Ledger:
                 self._unsend(task)
             return start, stop
 
+    def put_board_away(self) -> None:
+        """Unmap the board, when all is settled: its file is not to wait for the collector."""
+        with self.changed:
+            board, self.board = self.board, None
+        if board is not None:
+            board.close()
+
     def begun(self, task: Task) -> tuple[int, int, int, int] | None:
         """Return slot, turn, process and stage of a sent task that a worker has begun.
 

@@ -190,6 +190,7 @@ class ForkCluster(SpecCluster):
         finally:
             quiet.discard(getattr(thread, "ident", None))
             self.link.close()
+            _forget_handlers()
 
     def answer_at_once(self, client: str) -> None:
         """Have the scheduler send each message to a client at once; Dask's waits for 2 ms."""
@@ -224,6 +225,13 @@ class ForkCluster(SpecCluster):
     def death_of(self, pid: int) -> tuple[str, str]:
         """Return name of the worker that had this process id, and what ended it."""
         return self.link.deaths.get(pid, ("", ""))
+
+
+def _forget_handlers() -> None:
+    """Have Dask forget the methods of servers that it remembers: they keep a closed one alive."""
+    cache = getattr(distributed.core, "_expects_comm", None)
+    with contextlib.suppress(AttributeError):  # another version of Dask
+        cache.cache_clear()  # type: ignore[union-attr]
 
 
 class Scheduler(distributed.Scheduler):  # by its name Dask looks things up

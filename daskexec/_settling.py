@@ -158,6 +158,7 @@ class Settler:
                 message = CHECK
             if message is None:
                 self.callbacks.put(None)
+                self._ledger.put_board_away()
                 return
             try:
                 self._handle(message)

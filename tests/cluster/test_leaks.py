@@ -89,6 +89,25 @@ def test_rounds_of_own_clusters() -> None:
 
 
 @pytest.mark.timeout(120)
+def test_schedulers_of_own_clusters_are_collected() -> None:
+    """The scheduler of an executor that was shut down is not kept alive, with all it knows."""
+    from distributed import Scheduler
+
+    from daskexec import DaskExecutor
+
+    def schedulers() -> int:
+        gc.collect()
+        return sum(isinstance(one, Scheduler) for one in gc.get_objects())
+
+    before = schedulers()
+    with DaskExecutor(1) as executor:
+        assert executor.submit(abs, -1).result(30) == 1
+        assert schedulers() == before + 1
+    del executor
+    eventually(lambda: schedulers() <= before, "the scheduler is collected", 10)
+
+
+@pytest.mark.timeout(120)
 def test_many_futures_dropped() -> None:
     """Thousands of futures, dropped, are gone, here and on the client."""
     from daskexec import DaskExecutor
