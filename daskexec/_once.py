@@ -128,8 +128,9 @@ class Dead:
     client : distributed.Client
     """
 
-    #: Seconds in which a nanny, or another worker of the host, must answer.
-    LIMIT = 20.0
+    #: Seconds in which a nanny, or another worker of the host, must answer. One that is there
+    #: does so in milliseconds; one that has gone with its job or host is waited for in vain.
+    LIMIT = 5.0
     #: Dead workers of which the answer is remembered.
     REMEMBERED = 20
 
