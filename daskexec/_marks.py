@@ -26,6 +26,8 @@ from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from daskexec._board import Board, Leave
 
 __all__ = ["WIDTH", "Trail", "begun_by", "is_in", "mark_begun", "number_of", "results_of"]
@@ -197,7 +199,6 @@ def _remove_stale(place: Path) -> None:
         with contextlib.suppress(OSError, struct.error):
             if time.time() - folder.stat().st_mtime < _STALE:
                 continue
-            try:
-                os.kill(_HEAD.unpack_from((folder / "begun").read_bytes())[0], 0)
-            except ProcessLookupError:
+            pid, _ = _HEAD.unpack_from((folder / "begun").read_bytes())
+            if not psutil.pid_exists(pid):
                 shutil.rmtree(folder, ignore_errors=True)

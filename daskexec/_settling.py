@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+import psutil
+
 from daskexec import _recording as recording
 from daskexec._board import FINISHED, INITIALIZING
 from daskexec._calls import Body, Outcome, size_of
@@ -541,7 +543,7 @@ class Settler:
             if begun is None:
                 continue  # settled otherwise
             slot, turn, pid, stage = begun
-            if stage != FINISHED and _is_alive(pid):
+            if stage != FINISHED and psutil.pid_exists(pid):
                 self._adrift.append(task)
                 continue
             left = self._ledger.board.recover(slot, turn, pid) if self._ledger.board else []
@@ -618,17 +620,6 @@ def _unloaded(
             yield call.future, None, Unloaded(body)
         else:
             yield call.future, body, None
-
-
-def _is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine runs."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _begun(task: Task) -> int:

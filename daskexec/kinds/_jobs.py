@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from daskexec.config import ClusterConfig
 from daskexec.errors import ClusterStartFailed, ConfigError
 from daskexec.kinds import needs
@@ -257,7 +259,7 @@ def new_run_folder(config: ClusterConfig) -> Path:
         root.mkdir(parents=True, exist_ok=True)
         for left in root.glob(f"{mine}*"):
             pid = left.name.removeprefix(mine).partition("-")[0]
-            if pid.isdigit() and not _lives(int(pid)):
+            if pid.isdigit() and not psutil.pid_exists(int(pid)):
                 clear_run_folder(left, keep_logs=True)
         return Path(tempfile.mkdtemp(prefix=f"{mine}{os.getpid()}-", dir=root))
     except OSError as exc:
@@ -282,13 +284,3 @@ def clear_run_folder(folder: Path, keep_logs: bool) -> None:
     for path in (folder / "logs", folder):
         with contextlib.suppress(OSError):  # there is something in it
             path.rmdir()
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
