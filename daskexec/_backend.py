@@ -44,7 +44,7 @@ from daskexec._hub import Hub
 from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Done, Ends, Failed, Lost, Stuck, Surveyed, There, Threads
+from daskexec._messages import Done, Ends, Failed, Lost, Named, Stuck, Surveyed, There, Threads
 from daskexec._once import Dead, OncePlugin
 from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
@@ -137,7 +137,7 @@ class DaskBackend:
     #: Seconds in which workers must have taken uploaded code.
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
-    TIME = "a worker with more of its lifetime left"
+    TO_COME = "a worker that is still to come"
     #: Seconds that the end waits for workers which are being killed.
     LAST_KILLS = 3.0
 
@@ -183,6 +183,7 @@ class DaskBackend:
         self._gate: dict[str, tuple[Any, ...]] | None = None
         self._gate_lock = threading.Lock()  # guards that
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
+        self._named: frozenset[str] | None = None  # of which the names are known; once they matter
         self._once = OncePlugin(executor, client.id) if once else None
         self._dead = Dead(client)
         self._workers: frozenset[str] = frozenset()  # that there were when last counted
@@ -268,11 +269,9 @@ class DaskBackend:
         if values:
             self._values[ticket.key] = values
         resources = dict(options.resources) if options.resources else {}
-        workers = list(options.workers) if options.workers else []
-        if where is not None:
-            workers = list(where.workers)
-            if not workers:
-                resources[self.TIME] = 1
+        workers = list(where.workers) if where is not None else []
+        if where is not None and not workers:
+            resources[self.TO_COME] = 1
         with without_size_warning(len(ticket.load)):
             future = self.client.submit(
                 _remote.run_task,
@@ -341,6 +340,11 @@ class DaskBackend:
         """Report when workers will end, now and whenever some have come or gone."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._run(self._watch_ends())
+
+    def watch_names(self) -> None:
+        """Report which workers there are, now and whenever some have come or gone."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._run(self._watch_names())
 
     def give_up(self, key: str) -> None:
         """Have nothing more to do with a task, whether it runs or not."""
@@ -522,6 +526,8 @@ class DaskBackend:
             self._spawn(self._survey.joined([*threads]))
         if self._ends is not None and self._ends.keys() != threads.keys():
             await self._ask_ends(self._ends, [*threads])
+        if self._named is not None and self._named != self._workers:
+            await self._ask_names(self._workers)
 
     async def _bring(self, initializer: bytes | None) -> None:
         if initializer is not None:
@@ -556,6 +562,16 @@ class DaskBackend:
         if self._ends is None:
             self._ends = {}
             await self._count_threads()
+
+    async def _watch_names(self) -> None:
+        if self._named is None:
+            self._named = frozenset()
+            await self._count_threads()
+
+    async def _ask_names(self, workers: frozenset[str]) -> None:
+        there = (await self._identity())["workers"]
+        self._named = workers
+        self._report(Named({address: str(worker["name"]) for address, worker in there.items()}))
 
     async def _ask_ends(
         self, known: dict[str, tuple[float, float] | None], workers: list[str]

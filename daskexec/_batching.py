@@ -13,7 +13,9 @@ Sharing
     the target grows with it, up to `long`: results come in larger lumps, since they come for a
     long time. It grows further, up to `longest`, for a function whose tasks have all taken about
     as long as expected: who knows how long a second task will be loses nothing by a longer one.
-    One that took a quarter longer makes the function a new one in this.
+    One that took a quarter longer makes the function a new one in this. What a long task has
+    done is told once a second, and it goes no further where calls of a higher priority or of
+    another executor wait for its thread (`daskexec._remote`).
 
     All tasks go through one scheduler, `RATE` a second. With tasks of a second it keeps so many
     threads busy, with shorter ones fewer. So on a large cluster tasks are longer, a millisecond
@@ -137,7 +139,7 @@ class BatchPolicy:
     #: A task that takes so many times what was expected, and a `target` more, is a surprise.
     SURPRISE = 1.25
     #: A function is steady for a task if it has done as many times its work without a surprise.
-    STEADY = 8.0
+    STEADY = 6.0
     #: Functions that are remembered.
     REMEMBERED = 1000
 
@@ -149,7 +151,7 @@ class BatchPolicy:
         limit: int | None = None,
         target: float = 0.05,
         long: float = 0.25,
-        longest: float = 1.0,
+        longest: float = 4.0,
     ) -> None:
         if sharing not in get_args(Sharing):
             raise ValueError(f"sharing must be one of {get_args(Sharing)}, not {sharing!r}")
@@ -185,7 +187,7 @@ class BatchPolicy:
             function.mean, function.received = each, received / calls
             return
         expected = function.mean * calls
-        surprise = seconds > self.SURPRISE * expected + self.target * 1
+        surprise = seconds > self.SURPRISE * expected + self.target
         function.steady = 0.0 if surprise else function.steady + seconds
         # As many earlier calls count as make up a task, so that a few that had to wait for a
         # core do not pass for many; but one that took longer than a task is believed at once.

@@ -132,6 +132,7 @@ class Dispatcher:
         )
         self._line: Line | None = None
         self._started = False  # the backend: calls can be sent
+        self._watches_names = False
         self._stopping = False
         self._forked = False
         self._broken: Callable[[], BaseException] | None = None
@@ -670,7 +671,7 @@ class Dispatcher:
         A worker takes as many calls of a shared task as it has time for: what must fit is one.
         """
         if task.options.workers:
-            return 0.0, None  # its user says where it is to run
+            return 0.0, self._place_named(task)
         if not self._ledger.lifetimes.known:
             return task.expects(), None
         needs = task.needs()
@@ -679,6 +680,17 @@ class Dispatcher:
         if where is not None and not where.workers:
             self._settler.endings.explain_hold(task, each, where.most)
         return (0.0 if where is not None and where.forced else needs), where
+
+    def _place_named(self, task: Task) -> Where:
+        line = self._line
+        assert line is not None
+        if not self._watches_names:
+            self._watches_names = True
+            with contextlib.suppress(Exception):  # the cluster does not say just now
+                there = line.backend.describe_workers()
+                self._ledger.learn_names({each["address"]: each["name"] for each in there})
+            line.backend.watch_names()
+        return self._ledger.place_named(task)
 
     def _park(self, call: Call, needed: Sequence[Call | concurrent.futures.Future[Any]]) -> None:
         """Hold a call back until the futures among its arguments are done; blocks no thread."""

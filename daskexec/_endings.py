@@ -1,4 +1,4 @@
-"""Calls on workers that end at a known time, and calls such ends cut off. Floor 5.
+"""Calls on workers that end at a known time or are named, and calls cut off. Floor 5.
 
 Part of the settle thread's work (`daskexec._settling`). What is known of the ends themselves, and
 the rules, are in `daskexec._lifetimes`; the workers' side of it is in `daskexec._remote`::
@@ -8,7 +8,8 @@ the rules, are in `daskexec._lifetimes`; the workers' side of it is in `daskexec
     no time for a task: refuses it --->  learns its end, asks the others for theirs; queues the
                                          task again, to be placed where it fits, or *held*
     workers have come, or gone    --->  held tasks are taken back, and placed anew; so are
-                                         those placed on workers that are all gone
+                                         those placed on workers that are all gone, and those
+                                         that name a worker which was not there (`_naming`)
     ends under a call             --->  gives it up there before Dask runs it anywhere again;
                                          queues it, for a worker with more time; or fails it
 
@@ -25,7 +26,7 @@ from typing import Any
 from daskexec._calls import Outcome
 from daskexec._ledger import Ledger
 from daskexec._lifetimes import CUT, cut_too_often
-from daskexec._messages import Cut, Ends, Line, Started
+from daskexec._messages import Cut, Ends, Line, Named, Started
 from daskexec._supervision import say
 from daskexec._tasks import Task
 from daskexec.errors import WorkerDied
@@ -96,7 +97,14 @@ class Endings:
 
     def learn(self, ends: Ends) -> None:
         """Take note of when workers end; take back what is to be placed anew."""
-        held, line = self._ledger.learn_ends(ends), self._line()
+        self._place_anew(self._ledger.learn_ends(ends))
+
+    def learn_names(self, named: Named) -> None:
+        """Take note of who is there; take back what is to be placed anew."""
+        self._place_anew(self._ledger.learn_names(named.names))
+
+    def _place_anew(self, held: list[Task]) -> None:
+        line = self._line()
         if held and line is not None and line.backend.alive():
             answer = line.backend.withdraw([task.key for task in held])
             answer.add_done_callback(lambda done: self._post(Answer(done, held)))

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Protocol
 from distributed import Client
 
 from daskexec._calls import Outcome
-from daskexec._messages import Cut, Slow, Started, Waits
+from daskexec._messages import Cut, Slow, SoFar, Started, Waits
 
 __all__ = ["Hub"]
 
@@ -81,6 +81,8 @@ class Hub:
         backend = self._backends.get(message.get("daskexec", ""))
         if backend is not None and "done" in message:
             backend.told(message["done"], pickle.loads(message["outcome"]))
+        elif backend is not None and "so_far" in message:
+            backend.report(SoFar(message["so_far"], pickle.loads(message["outcome"])))
         elif backend is not None and "there" in message:
             backend.told_of(message["there"], pickle.loads(message["outcome"]))
         elif backend is not None and "cut" in message:

@@ -24,7 +24,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
@@ -32,6 +32,7 @@ from daskexec._batching import BatchPolicy
 from daskexec._board import DECLINED, Board
 from daskexec._lifetimes import Lifetimes, Where, usable
 from daskexec._messages import Ends, Started
+from daskexec._naming import Names
 from daskexec._recording import begun as record_of_begun
 from daskexec._records import Record
 from daskexec._tasks import IN_HAND, OVER, PARKED, QUEUED, SENT, Call, Job, Stretch, Task
@@ -66,6 +67,8 @@ class Ledger:
         Worker threads there are.
     lifetimes : Lifetimes
         When workers will end; guarded by `changed`.
+    names : Names
+        Which workers there are, for calls that name them; guarded by `changed`.
     board : Board or None
         Where begun tasks are marked; set when the cluster is up.
     pending : int
@@ -82,6 +85,8 @@ class Ledger:
     SMALL = 1024
     #: Held tasks for each thread that take no room in the window, at most.
     HELD = 4
+    #: Held tasks that name workers which are not there, and take no room in the window, at most.
+    NOWHERE = 1000
 
     def __init__(self, policy: BatchPolicy) -> None:
         self.changed = threading.Condition()
@@ -90,6 +95,7 @@ class Ledger:
         self.threads = 0
         self.board: Board | None = None
         self.lifetimes = Lifetimes()
+        self.names = Names()
         self.pending = self.queued = 0
         self._sleepers = 0
         self._queues: dict[int, deque[Call | Stretch]] = {}  # by priority
@@ -99,6 +105,7 @@ class Ledger:
         self._parked: set[Call] = set()
         self._in_hand = 0  # tasks
         self._held = 0  # of the sent ones
+        self._nowhere = 0  # of these too: they name workers that are not there
         self._waiting = 0  # of these too: they wait for calls of their own
         self._seconds = 0.0  # expected, of the tasks in hand and sent
         self._sends = 0  # first attempts
@@ -196,7 +203,7 @@ class Ledger:
         if queue is None:
             return None
         held = min(self._held, self.HELD * max(self.threads, 4))
-        held += self._waiting
+        held += min(self._nowhere, self.NOWHERE) + self._waiting
         there, seconds = len(self.sent) + self._in_hand - held, self._seconds
         again = queue[0].since is not None
         if not self.policy.is_open(self.threads, there, 0.0 if again else seconds):
@@ -417,14 +424,48 @@ class Ledger:
             if where is not None:
                 task.placed = where.workers
             if where is not None and where.strict and task.key in self.sent:
-                task.held = True
-                self._held += 1
-                self._seconds -= task.seconds
-                task.seconds = 0.0
+                self._hold(task)
                 if not where.workers:
                     for load in loads:
                         load.holds += 1
             return where
+
+    def place_named(self, task: Task) -> Where:
+        """Say where a sent task is to be run that names its workers; held while none is there."""
+        with self.changed:
+            where = self.names.where(task.options.workers or ())
+            task.placed = where.workers
+            if not where.workers and task.key in self.sent:
+                self._hold(task)
+            return where
+
+    def _hold(self, task: Task) -> None:
+        task.held = True
+        if task.options.workers:
+            self._nowhere += 1
+        else:
+            self._held += 1
+        self._seconds -= task.seconds
+        task.seconds = 0.0
+
+    def learn_names(self, names: Mapping[str, str]) -> list[Task]:
+        """Take note of which workers there are; return the tasks that are to be placed anew.
+
+        These are the held ones that name one which is there now, and those of which all workers
+        that they were placed on have gone.
+        """
+        with self.changed:
+            self.names.learn(names)
+            return [
+                task
+                for task in self.sent.values()
+                if task.options.workers
+                and (
+                    self.names.where(task.options.workers).workers
+                    if task.held
+                    else names.keys().isdisjoint(task.placed)
+                )
+            ]
 
     def learn_ends(self, ends: Ends) -> list[Task]:
         """Take note of when workers end; return the tasks that are to be placed anew.
@@ -438,8 +479,11 @@ class Ledger:
             return [
                 task
                 for task in self.sent.values()
-                if (task.held and ends.new)
-                or (task.placed and ends.workers.isdisjoint(task.placed))
+                if not task.options.workers
+                and (
+                    (task.held and ends.new)
+                    or (task.placed and ends.workers.isdisjoint(task.placed))
+                )
             ]
 
     def cut(self, task: Task, ran: float, lifetime: float) -> list[tuple[float, float]]:
@@ -796,7 +840,10 @@ class Ledger:
         self._seconds -= task.seconds
         if task.held:
             task.held = False
-            self._held -= 1
+            if task.options.workers:
+                self._nowhere -= 1
+            else:
+                self._held -= 1
         if task.waits:
             task.waits = False
             self._waiting -= 1

@@ -30,7 +30,9 @@ import psutil
 
 from daskexec._board import Board, Leave
 
-__all__ = ["WIDTH", "Trail", "begun_by", "is_in", "mark_begun", "number_of", "results_of"]
+__all__ = [
+    "Trail", "begun_by", "executor_of", "is_in", "mark_begun", "number_of", "results_of",
+]  # fmt: skip
 
 #: Tasks that are remembered, and the bytes that each takes: the number at the end of its key.
 ENTRIES, WIDTH = 1024, 16
@@ -96,6 +98,11 @@ def _folder(local_directory: str) -> Path:
 def number_of(key: str) -> bytes:
     """Return what tells a task's key from all others: executor, call and attempt."""
     return bytes.fromhex(key[-2 * WIDTH :])
+
+
+def executor_of(key: Any) -> str:
+    """Return the id of the executor that a task is of; of somebody else's, anything else."""
+    return key[-2 * WIDTH : -12] if isinstance(key, str) else ""
 
 
 def _place_of(key: str) -> tuple[int, int]:

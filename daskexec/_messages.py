@@ -25,7 +25,9 @@ __all__ = [
     "Failed",
     "Line",
     "Lost",
+    "Named",
     "Slow",
+    "SoFar",
     "Started",
     "Stuck",
     "Surveyed",
@@ -76,6 +78,14 @@ class There:
 
 
 @dataclass(frozen=True, slots=True)
+class SoFar:
+    """What came of calls of a task that goes on."""
+
+    key: str
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
 class Slow:
     """A call of a task takes long, and others wait behind it on its worker."""
 
@@ -110,6 +120,13 @@ class Ends:
 
     new: dict[str, tuple[float, float] | None]
     workers: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """The name of every worker there is, by its address."""
+
+    names: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +220,9 @@ class Backend(Protocol):
 
     def watch_ends(self) -> None:
         """Report `Ends`, now and whenever workers have come or gone."""
+
+    def watch_names(self) -> None:
+        """Report `Named`, now and whenever workers have come or gone."""
 
     def give_up(self, key: str) -> None:
         """Have nothing more to do with a task, whether it runs or not; does not block."""

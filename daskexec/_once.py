@@ -27,7 +27,7 @@ from typing import Any
 from distributed import SchedulerPlugin
 
 from daskexec import _marks
-from daskexec._marks import WIDTH
+from daskexec._marks import executor_of
 from daskexec._remote import LOST
 
 __all__ = ["Dead", "Lost", "OncePlugin"]
@@ -87,11 +87,7 @@ class OncePlugin(SchedulerPlugin):
                 scheduler.remove_plugin(name=self.name)
 
     def _is_ours(self, key: Any) -> bool:
-        return (
-            isinstance(key, str)
-            and key[-2 * WIDTH : -12] == self.executor
-            and not key.endswith(_PLAIN)
-        )
+        return executor_of(key) == self.executor and not key.endswith(_PLAIN)
 
 
 def lost_on(plugin: str, key: str, dask_scheduler: Any = None) -> list[Any]:

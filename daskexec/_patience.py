@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from daskexec._naming import is_meant
 from daskexec._supervision import say
 from daskexec.options import CallOptions
 
@@ -122,7 +123,11 @@ class Patience:
 
 def _lack(options: CallOptions, there: Sequence[dict[str, Any]]) -> str:
     """Say what calls ask for that no worker has; "" if one has all of it."""
-    able = [worker for worker in there if _is_meant(options, worker)]
+    able = [
+        worker
+        for worker in there
+        if options.workers is None or is_meant(options.workers, worker["address"], worker["name"])
+    ]
     if not able:
         names = sorted(worker["name"] for worker in there)
         known = [*names, *(worker["address"] for worker in there)]
@@ -147,14 +152,6 @@ def _lack(options: CallOptions, there: Sequence[dict[str, Any]]) -> str:
             )
     wanted = " and ".join(f"{name}={amount:g}" for name, amount in needs.items())
     return f"a call needs {wanted} on one worker, and each is offered by another one"
-
-
-def _is_meant(options: CallOptions, worker: dict[str, Any]) -> bool:
-    """Tell whether a worker is among those that calls may run on."""
-    return options.workers is None or any(
-        wanted in (worker["address"], worker["name"]) or f"//{wanted}:" in worker["address"]
-        for wanted in options.workers
-    )
 
 
 def _nearest(wanted: Sequence[str], known: Sequence[str]) -> str:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import pickle
 import platform
@@ -36,7 +37,7 @@ from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
 from daskexec._lifetimes import CUT, SLACK, fits
 from daskexec._link import GAVE_WAY
-from daskexec._marks import mark_begun
+from daskexec._marks import executor_of, mark_begun
 from daskexec._pickling import load, running
 from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
@@ -67,6 +68,11 @@ _SAID_AFTER = 0.005
 #: Bytes of results up to which they are told in an event, which saves the client a question and
 #: its answer. The scheduler keeps the last thousand or so of them.
 _TOLD_AT_ONCE = 4096
+
+#: Seconds between two reports of what a task has done so far, and bytes of results in one at most.
+_SO_FAR_EVERY, _SO_FAR_BYTES = 1.0, 16384
+#: Seconds after which a task goes no further if calls of other kinds wait for its thread.
+_ALONE = 0.5
 
 #: Of an outcome: it was withdrawn since this process is to be killed.
 _DOOMED = 1
@@ -404,7 +410,8 @@ class _Watch:
     def __init__(self, worker: Any, run: Run) -> None:
         self.worker, self.run = worker, run
         self.trail: Any = None  # where results are left, on a cluster that was given
-        self.told = 0  # results that `relieve` has told of
+        self.told = 0  # results that were told of while it runs
+        self.told_at = run.started  # or looked at for that, last
         self.seen = 0  # results that there were when the running call began, as far as known
         self.since = run.started
         self.patience = run.ticket.slow_after
@@ -436,6 +443,11 @@ class _Watch:
             self.seen, self.since, self.patience = done, now, ticket.slow_after
         if now - run.started > ticket.stop_after:
             run.hand_back()  # its outcome will say so
+        elif run.todo and now - run.started > _ALONE and self._others_wait():
+            run.hand_back()
+        if run.todo and now - self.told_at >= _SO_FAR_EVERY:
+            self.told_at = now
+            self._tell_so_far()
         if now - self.since >= self.patience and self._waited_for() and not run.over:
             event = {
                 "daskexec": ticket.executor,
@@ -446,6 +458,34 @@ class _Watch:
             self.patience += min(self.patience, _LONGEST_PAUSE)
         self._again()
 
+    def _tell_so_far(self) -> None:
+        """Have the client know what of a long task is done; large results it gets at the end."""
+        outcome = self.run.outcome(self.told, so_far=True)
+        if outcome.count and outcome.size() <= _SO_FAR_BYTES:
+            self.told += outcome.count
+            ticket = self.run.ticket
+            event = {
+                "daskexec": ticket.executor,
+                "so_far": ticket.key,
+                "outcome": pickle.dumps(outcome, 4),
+            }
+            self.worker.log_event(ticket.topic, event)
+
+    def _others_wait(self) -> bool:
+        """Tell whether a task waits here that is not of the same executor and priority."""
+        if self.run.ticket.stop_after == float("inf"):
+            return False  # its calls are to stay together
+        mine = self.worker.state.tasks.get(self.run.ticket.key)
+        if mine is None:
+            return False
+        rank = _rank(mine)
+        return any(
+            _rank(other) < rank
+            or (_rank(other) == rank and executor_of(other.key) != self.run.ticket.executor)
+            for other in self.worker.state.ready
+            if other.key not in _withdrawn
+        )
+
     def _waited_for(self) -> bool:
         """Tell whether anything waits for the running call to end."""
         if self.run.thread_is_free:  # nothing but what is over waits for it
@@ -455,6 +495,11 @@ class _Watch:
             or self.seen > self.told
             or any(task.key not in _withdrawn for task in self.worker.state.ready)
         )
+
+
+def _rank(task: Any) -> int:
+    """Return by what Dask sorts a task first: less goes first; without our own `ahead`."""
+    return int(math.ceil(task.priority[0]))
 
 
 def relieve(key: str, waiting: list[str], dask_worker: Any = None) -> dict[str, Any]:

@@ -250,8 +250,11 @@ class Run:
         while len(self.todo) > calls:
             self.todo.pop()
 
-    def outcome(self, first: int = 0) -> Outcome:
-        """Return what came of the calls from `first` on, as far as they are over."""
+    def outcome(self, first: int = 0, *, so_far: bool = False) -> Outcome:
+        """Return what came of the calls from `first` on, as far as they are over.
+
+        `so_far`: the next outcome is to tell of the time that they took.
+        """
         results: list[Any] = self.results[first:]
         together = self._together and PLAIN.issuperset(map(type, results))
         if self._together and not together:
@@ -265,7 +268,7 @@ class Run:
         if self._which is None:
             now, since = time.perf_counter(), self._told if first else self.started
             began, seconds = self._wall + since - self.started, [now - since]
-            if results:
+            if results and not so_far:
                 self._told = now
         return Outcome(
             "ran",

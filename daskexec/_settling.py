@@ -35,7 +35,9 @@ from daskexec._messages import (
     Failed,
     Line,
     Lost,
+    Named,
     Slow,
+    SoFar,
     Started,
     Stuck,
     Surveyed,
@@ -171,6 +173,10 @@ class Settler:
     def _handle(self, message: Any) -> None:
         if isinstance(message, Done):
             self._done(message.key, message.outcome)
+        elif isinstance(message, SoFar):
+            task = self._ledger.sent.get(message.key)
+            if task is not None:
+                self._results(task, message.outcome, so_far=True)
         elif isinstance(message, Started):
             self._started(message)
         elif isinstance(message, There):
@@ -204,6 +210,8 @@ class Settler:
             self.endings.cut(message)
         elif isinstance(message, Ends):
             self.endings.learn(message)
+        elif isinstance(message, Named):
+            self.endings.learn_names(message)
         elif isinstance(message, Arrived):
             self._arrived(message)
         elif isinstance(message, Kill):
@@ -291,7 +299,7 @@ class Settler:
             self.endings.refused(task, outcome)
         self._replace_worn()
 
-    def _results(self, task: Task, outcome: Outcome) -> None:
+    def _results(self, task: Task, outcome: Outcome, *, so_far: bool = False) -> None:
         """Settle those members of a task of which an outcome tells."""
         ledger, load_, bodies = self._ledger, task.load, outcome.bodies
         record = recording.ran(task, outcome)
@@ -304,7 +312,7 @@ class Settler:
             self._over_or_again(task, self._load_error(bodies[0]), raised=True)  # alone
             return
         with ledger.changed:
-            self._observe(task, outcome)
+            self._observe(task, outcome, so_far)
             start, stop = ledger.told(task, outcome.first, outcome.count, record)
             if task.used and isinstance(load_, list):
                 news = outcome.unpacked()[start - outcome.first : stop - outcome.first]
@@ -349,22 +357,26 @@ class Settler:
             message.future._finish(value=value, error=error)
         self._ledger.drop_items(1)
 
-    def _observe(self, task: Task, outcome: Outcome) -> None:
-        """Tell the policy the run times that are news; with the ledger's lock held."""
+    def _observe(self, task: Task, outcome: Outcome, so_far: bool = False) -> None:
+        """Tell the policy the run times that are news; with the ledger's lock held.
+
+        Of a task that goes on it is not known when its last call was over: the next outcome
+        tells of that time, too.
+        """
         observe, seconds = self._ledger.policy.observe, outcome.seconds
-        known = max(0, task.told - outcome.first)  # a slow task has given them out before
         if task.mixed and isinstance(task.load, list):
+            known = max(0, task.told - outcome.first)  # a slow task has given them out before
             first = outcome.first + known
             for call, each, body in zip(
                 task.load[first:], seconds[known:], outcome.bodies[known:], strict=False
             ):
                 if call.function is not None:  # else it is over
                     observe(call.function, each, 1, size_of(body))
-        elif outcome.count > known:
-            took = max(0.0, sum(seconds) - (task.observed if known else 0.0))
+        elif not so_far and (news := outcome.first + outcome.count - task.seen) > 0:
+            took = max(0.0, sum(seconds) - (0.0 if outcome.first else task.observed))
             task.observed += took
-            news = outcome.count - known
-            observe(task.function, took, news, outcome.size() * news / outcome.count)
+            task.seen += news
+            observe(task.function, took, news, outcome.size() * news / max(outcome.count, 1))
 
     def _slow(self, message: Slow) -> None:
         """A call takes long: have what waits behind it done elsewhere."""

@@ -282,13 +282,23 @@ def leave_out_profile() -> None:
     vars(IOLoop.current()).setdefault("profile", deque())
 
 
+#: Seconds between two looks of a server at the memory of its process.
+_MEMORY_READ = 2.0
+
+
 def leave_out_meters(server: Any) -> None:
     """Take from a Dask server that is not started what feeds its dashboard alone.
 
-    Sampling the stacks of running calls and measuring the event loop take 2 % of a core.
+    Sampling the stacks of running calls and measuring the event loop take 2 % of a core, reading
+    the host's counters twice a second another 0.3 %. The process' memory is still read.
     """
     for name in ("profile", "profile-cycle", "tick", "ticks", "shift_counters"):
         server.periodic_callbacks.pop(name, None)
+    server.periodic_callbacks["monitor"].callback_time = 1000 * _MEMORY_READ
+    for name in ("host_net_io", "host_disk_io"):
+        vars(server.monitor)[f"monitor_{name.removeprefix('host_')}"] = False
+        for way in ("read", "write"):
+            server.monitor.quantities.pop(f"{name}.{way}_bps", None)
 
 
 def _print_exception() -> None:

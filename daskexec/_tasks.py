@@ -247,6 +247,7 @@ class Task:
         "placed",
         "record",
         "seconds",
+        "seen",
         "sent_at",
         "since",
         "slot",
@@ -277,7 +278,8 @@ class Task:
         self.slow = False  # a call of it was reported as slow
         self.used = False  # others need the value of a call of it
         self.mixed = False  # its calls are not all of `function`
-        self.observed = 0.0  # seconds that its calls are known to have taken
+        self.observed = 0.0  # seconds that the first `seen` calls are known to have taken
+        self.seen = 0
         self.since = 0  # how many tasks had been sent when its first member was sent first
         self.sent_at = 0.0  # seconds since the epoch
         self.argument_bytes = 0.0  # mean of a call, pickled

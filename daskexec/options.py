@@ -36,7 +36,8 @@ class CallOptions:
     resources : mapping of str to float, optional
         What a worker must offer, per call: Dask's worker resources, such as ``{"GPU": 1}``.
     workers : tuple of str, optional
-        Addresses, names or hosts of the only workers that may run the calls.
+        Addresses, names or hosts (as in the addresses) of the only workers that may run the
+        calls. While there is none of them the calls wait for one to join.
     capture_output : bool
         Bring what a call writes and logs to its future.
     timeout : float, optional

@@ -7,7 +7,7 @@ import itertools
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import as_completed, wait
+from concurrent.futures import BrokenExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any
 
@@ -325,6 +325,17 @@ def test_chunks_stay_together(executor: DaskExecutor) -> None:
     """Each chunk of a given size runs on one worker."""
     pids = list(executor.map(calls.pid, range(100), chunksize=10))
     assert all(len(set(pids[i : i + 10])) == 1 for i in range(0, 100, 10))
+
+
+def test_results_of_a_long_chunk_come_early() -> None:
+    """A chunk of a hundred seconds gives what is done while it runs, though no call is slow."""
+    with DaskExecutor(1) as executor:
+        results = executor.map(calls.nap, [0.02] * 5000, chunksize=5000)
+        for _ in range(60):
+            next(results)
+        executor.kill_workers()
+        with pytest.raises(BrokenExecutor):
+            list(results)
 
 
 def test_futures_among_the_items(executor: DaskExecutor) -> None:

@@ -27,6 +27,7 @@ FLOORS = {
     "_frames": 1,
     "_failures": 1,
     "_lifetimes": 1,
+    "_naming": 1,
     "_link": 1,
     "_marks": 1,
     "_patience": 1,

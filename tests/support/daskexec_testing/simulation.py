@@ -32,7 +32,7 @@ from typing import Any
 from daskexec._batching import BatchPolicy
 from daskexec._calls import Outcome
 from daskexec._ledger import Ledger
-from daskexec._messages import Done, Line, Slow, Started, Threads
+from daskexec._messages import Done, Line, Slow, SoFar, Started, Threads
 from daskexec._patience import Patience
 from daskexec._pickling import dump
 from daskexec._settling import Settler
@@ -55,6 +55,7 @@ class Costs:
     scheduler: float = 0.0003  # of the scheduler, when a task comes and when it is over
     client: float = 0.0003  # of the dispatcher thread, for a task
     call: float = 2e-6  # and for each call in it
+    so_far_every: float = 1.0  # seconds between two reports of what a running task has done
 
 
 @dataclass(frozen=True)
@@ -149,12 +150,13 @@ class _Run:
                     return found
         return None
 
-    def outcome(self, now: float, first: int, stop: int) -> Outcome:
+    def outcome(self, now: float, first: int, stop: int, *, so_far: bool = False) -> Outcome:
         bodies: list[Any] = [_BODY] * (stop - first)
         seconds = self.seconds[first:stop]
         if not self.mixed:  # the worker looks at the clock for all of them together
             seconds = [now - (self.told_until if first else self.starts[0])]
-            self.told_until = now
+            if not so_far:
+                self.told_until = now
         return Outcome("ran", bodies, first=first, seconds=seconds, pid=1)
 
 
@@ -516,6 +518,17 @@ class Simulation:
             self._at(run.starts[run.count], self._end, worker, run, run.count)
             if max(run.seconds) > run.slow_after:
                 self._look_at_next(worker, run, run.starts[0])
+            self._after(self.costs.so_far_every, self._tell_so_far, run)
+
+    def _tell_so_far(self, run: _Run) -> None:
+        if run.over:
+            return
+        index = run.current(self.now)
+        if run.told_calls < index < run.count - 1:
+            told = SoFar(run.key, run.outcome(self.now, run.told_calls, index, so_far=True))
+            run.told_calls = index
+            self._after(self.costs.latency, self._hear, told)
+        self._after(self.costs.so_far_every, self._tell_so_far, run)
 
     def _look_at_next(self, worker: _Worker, run: _Run, now: float) -> None:
         slow = run.next_slow(now, run.patience)
