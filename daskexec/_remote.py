@@ -499,7 +499,8 @@ class _Watch:
 
 def _rank(task: Any) -> int:
     """Return by what Dask sorts a task first: less goes first; without our own `ahead`."""
-    return int(math.ceil(task.priority[0]))
+    rank: int = math.ceil(task.priority[0])
+    return rank
 
 
 def relieve(key: str, waiting: list[str], dask_worker: Any = None) -> dict[str, Any]:
