@@ -233,7 +233,13 @@ def _count(todo: Plan, executor: Executor, settings: dict[str, Any]) -> Report:
     options = {name: settings[name] for name in ("top", "resolve", "counting")}
     try:
         with showing(sys.stderr, settings["progress"] if todo.files else False) as progress:
-            report = run(todo, executor, progress=progress, **options)
+            report = run(
+                todo,
+                executor,
+                progress=progress,
+                keep_tally=bool(settings["outputs"].save),
+                **options,
+            )
     except Interrupted as interrupted:
         if interrupted.report is not None and interrupted.report.lines:
             say("Interrupted: the report is of what had been counted by then.")

@@ -9,13 +9,16 @@ as arguments.
     PartCounter.drive, in the caller's thread            the executor
       parts of the files, a window of them ---------> tally(part)
       executor takes futures:                           |  stays where it was made
-        receipt(tally's future) ------------------------+-> how large it is
-        every 8 tallies: merge(their futures) ----------+-> one tally, where most of them are
-        at the end one tally, and only this one, comes here
+        receipt(tally's future) ------------------------+-> that it is there
+        every 16 tallies, for each piece of them:
+          merge(their futures) -------------------------+-> that piece of one tally
+        at the end, for each piece:
+          extract(the last futures) --------------------+-> what a report says of it
       executor takes none:
         each tally comes here, and is merged as it comes
 
-So the client holds one tally, or none until the end, and a bounded number of calls. A file's
+So the client holds one tally, or none at all, and a bounded number of calls. Tallies have pieces
+(`daskexec.logs.counts.pieces_of`), so that several workers can merge the same ones. A file's
 tallies join the others' when all of its parts are counted: of a file that cannot be read to
 its end nothing is counted, whatever of it was.
 """
@@ -25,19 +28,29 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from concurrent.futures import TimeoutError as FutureTimeout  # another one before Python 3.11
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from daskexec import WorkerDied
 from daskexec.logs.inputs import place_of
 from daskexec.logs.split import READ_ERRORS, Part
-from daskexec.logs.tally import Tally, Unreadable, merge, reason_of
+from daskexec.logs.tally import (
+    PIECES,
+    Tally,
+    Unreadable,
+    collector_off,
+    merge,
+    pieces_of,
+    reason_of,
+)
 
-__all__ = ["FAN_IN", "PartCounter", "Progress", "Receipt", "TallyPart"]
+__all__ = ["FAN_IN", "PartCounter", "Progress", "Receipt", "TallyPart", "Totals"]
+
+T = TypeVar("T")
 
 TallyPart = Callable[[Part, str], Tally]
 """Counts a part, in the format of a name; runs on the workers."""
@@ -46,8 +59,8 @@ Progress = Callable[[int, int], None]
 """Called in the caller's thread with the bytes done and the bytes in all, which are 0 where
 that is not known: after each part, and now and then while nothing comes in."""
 
-FAN_IN = 8
-"""How many tallies one call merges."""
+FAN_IN = 16
+"""Of how many tallies one call merges a piece."""
 
 _WINDOW = max(32, 4 * (os.cpu_count() or 1))
 _REMOTE_WINDOW = 1024  # of calls whose results stay where they are: enough for 200 threads
@@ -144,27 +157,29 @@ class PartCounter(Executor):
         """
         self._tell(0, self._size)
         try:
-            while not wanted.done():
-                self._hand_over()
-                some: Iterable[Future[Any]] = self._pending or [wanted]
-                finished, _ = wait(some, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    self._settle(future)
-                if not finished:
-                    self._tell(self._done, self._size)
+            with collector_off():  # it would look at each key of the tallies merged here
+                self._drive(wanted)
         finally:
             for future, task in self._pending.items():
                 future.cancel()
                 task.tally.cancel()
 
-    def total(self) -> Tally:
-        """Everything that was counted of files counted wholly."""
-        whole = self._whole.total(None)
-        assert whole is not None  # it was waited for
-        return whole
+    def _drive(self, wanted: Future[Any]) -> None:
+        while not wanted.done():
+            self._hand_over()
+            some: Iterable[Future[Any]] = self._pending or [wanted]
+            finished, _ = wait(some, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
+            for future in finished:
+                self._settle(future)
+            if not finished:
+                self._tell(self._done, self._size)
 
-    def total_so_far(self) -> Tally | None:
-        """Everything that was counted, of files that are not done too; None if it does not come.
+    def totals(self) -> Totals:
+        """Everything that was counted of files counted wholly."""
+        return Totals(self._whole)
+
+    def totals_so_far(self) -> Totals:
+        """Everything that was counted, of files that are not done too.
 
         For when `drive` was interrupted: what the executor has merged is waited for some
         seconds only.
@@ -173,7 +188,7 @@ class PartCounter(Executor):
             if file.tallies is not None:
                 self._whole.absorb(file.tallies)
         self._open.clear()
-        return self._whole.total(_PATIENCE)
+        return Totals(self._whole, _PATIENCE)
 
     def receipts(self) -> list[Receipt]:
         """Of all files, in order; those that are not done have no failure so far."""
@@ -245,6 +260,29 @@ class PartCounter(Executor):
 # -- where tallies are merged ------------------------------------------------------------------
 
 
+class Totals:
+    """One tally of all, which may still be in pieces, and on the workers.
+
+    Parameters
+    ----------
+    heap
+        The pieces.
+    timeout
+        Seconds that the workers are waited for.
+    """
+
+    def __init__(self, heap: _Heap, timeout: float | None = None) -> None:
+        self._heap, self._timeout = heap, timeout
+
+    def reduce(self, function: Callable[[Tally], T]) -> list[T]:
+        """Return what a function makes of the pieces of the tally, computed where these are.
+
+        Where it was merged here it is in one piece.
+        Raises TimeoutError of ``concurrent.futures`` if that does not come in time.
+        """
+        return self._heap.reduce(function, self._timeout)
+
+
 class _Pile:
     """Tallies merged here, as they come."""
 
@@ -258,16 +296,20 @@ class _Pile:
         assert isinstance(other, _Pile)
         self.add(other._tally)
 
-    def total(self, timeout: float | None) -> Tally:
-        return self._tally
+    def reduce(self, function: Callable[[Tally], T], timeout: float | None) -> list[T]:
+        return [function(self._tally)]
+
+
+_Pieces = Future[list[bytes]] | list[Future[bytes]]
+"""A tally on the workers: its pieces together, as they were counted, or each merged apart."""
 
 
 @dataclass
 class _Tree:
-    """Futures of tallies, merged by calls of the executor, `FAN_IN` at a time."""
+    """Tallies on the workers, merged by calls of the executor, `FAN_IN` at a time."""
 
     executor: Executor
-    levels: list[list[Future[bytes]]] = field(default_factory=list)
+    levels: list[list[_Pieces]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         # Before parts that wait: what is merged takes less room.
@@ -275,7 +317,7 @@ class _Tree:
         if options is not None:
             self.executor = options(priority=1)
 
-    def add(self, tally: Future[bytes], level: int = 0) -> None:
+    def add(self, tally: _Pieces, level: int = 0) -> None:
         while len(self.levels) <= level:
             self.levels.append([])
         self.levels[level].append(tally)
@@ -289,22 +331,28 @@ class _Tree:
             for tally in tallies:
                 self.add(tally, level)
 
-    def total(self, timeout: float | None) -> Tally | None:
+    def reduce(self, function: Callable[[Tally], T], timeout: float | None) -> list[T]:
         rest = [tally for level in self.levels for tally in level]
-        while len(rest) > 1:
+        while len(rest) > FAN_IN:
             rest = [*rest[FAN_IN:], self._merged(rest[:FAN_IN])]
         self.levels = [rest]
-        if not rest:
-            return Tally()
-        try:
-            whole: Tally = pickle.loads(rest[0].result(timeout))
-        except FutureTimeout:
-            return None
-        return whole
+        submit: Callable[..., Future[T]] = self.executor.submit
+        found = [
+            submit(reduce_piece, piece, _inputs(piece, rest), function) for piece in range(PIECES)
+        ]
+        until = None if timeout is None else time.monotonic() + timeout
+        return [
+            future.result(None if until is None else max(0.0, until - time.monotonic()))
+            for future in found
+        ]
 
-    def _merged(self, tallies: list[Future[bytes]]) -> Future[bytes]:
+    def _merged(self, tallies: list[_Pieces]) -> list[Future[bytes]]:
         submit: Callable[..., Future[bytes]] = self.executor.submit
-        return submit(merge_packed, tallies)
+        return [submit(merge_piece, piece, _inputs(piece, tallies)) for piece in range(PIECES)]
+
+
+def _inputs(piece: int, tallies: list[_Pieces]) -> list[Future[Any]]:
+    return [tally[piece] if isinstance(tally, list) else tally for tally in tallies]
 
 
 _Heap = _Pile | _Tree
@@ -321,17 +369,33 @@ def count_part(tally: TallyPart, home: str, part: Part, form: str) -> Tally:
         raise Unreadable(f"{error}{place_of(home)}") from error
 
 
-def count_packed(tally: TallyPart, home: str, part: Part, form: str) -> bytes:
-    """Count a part, and make the bytes that travel, once.
+def count_packed(tally: TallyPart, home: str, part: Part, form: str) -> list[bytes]:
+    """Count a part, and make of each piece the bytes that travel, once.
 
-    Who asks for their length only, or hands them on, need not make millions of keys of them.
+    Who asks for their number only, or hands them on, need not make millions of keys of them.
     """
-    return pickle.dumps(count_part(tally, home, part, form), pickle.HIGHEST_PROTOCOL)
+    return [_pack(piece) for piece in pieces_of(count_part(tally, home, part, form))]
 
 
-def merge_packed(tallies: list[bytes]) -> bytes:
-    """Merge tallies, one after the other, so that no more than two are unpacked."""
-    whole = Tally()
-    for packed in tallies:
-        whole = merge(whole, pickle.loads(packed))
-    return pickle.dumps(whole, pickle.HIGHEST_PROTOCOL)
+def merge_piece(piece: int, tallies: list[list[bytes] | bytes]) -> bytes:
+    """Merge a piece of several tallies; of each there are all pieces, or only this one."""
+    return reduce_piece(piece, tallies, _pack)
+
+
+def reduce_piece(
+    piece: int, tallies: list[list[bytes] | bytes], function: Callable[[Tally], T]
+) -> T:
+    """Return what a function makes of a piece of the sum of several tallies.
+
+    They are merged one after the other, so that no more than two are unpacked.
+    """
+    with collector_off():
+        whole = Tally()
+        for packed in tallies:
+            mine = packed[piece] if isinstance(packed, list) else packed
+            whole = merge(whole, pickle.loads(mine))
+        return function(whole)
+
+
+def _pack(tally: Tally) -> bytes:
+    return pickle.dumps(tally, pickle.HIGHEST_PROTOCOL)

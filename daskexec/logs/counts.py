@@ -20,16 +20,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from operator import itemgetter
+from zlib import crc32
 
 from daskexec.logs.sketch import EMPTY, estimate, merged, with_keys
 
 __all__ = [
-    "MONTHS", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "bound", "merge",
-    "start_of_hour",
+    "MONTHS", "PIECES", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "bound", "merge",
+    "pieces_of", "start_of_hour",
 ]  # fmt: skip
 
 SAMPLES = 10
 """How many malformed lines are kept as samples, the first ones."""
+
+PIECES = 4
+"""Into how many pieces `pieces_of` divides a tally."""
 
 SAMPLE_BYTES = 400
 """How much of a sample is kept."""
@@ -141,7 +145,9 @@ def merge(into: Tally, other: Tally) -> Tally:
         mine, theirs = getattr(into, name), getattr(other, name)
         if len(mine) < len(theirs):
             mine, theirs = theirs, mine
-        mine.update(theirs)
+        for key in mine.keys() & theirs.keys():
+            theirs[key] += mine[key]
+        dict.update(mine, theirs)  # that of a Counter looks at each key in turn
         setattr(into, name, mine)
     into.lines.update(other.lines)
     into.misfits.update(other.misfits)
@@ -163,6 +169,32 @@ def merge(into: Tally, other: Tally) -> Tally:
         into.sketches[name] = merged(into.sketches.get(name, EMPTY), sketch)
     into.max_keys = into.max_keys or other.max_keys
     return bound(into)
+
+
+def pieces_of(tally: Tally) -> list[Tally]:
+    """Divide a tally into `PIECES` that have no key in common and take about as long to merge.
+
+    The same pieces of several tallies can be merged apart from the others, at the same time;
+    merged with each other the pieces are the tally again. The first one has all that is neither
+    table nor visitors. The tally is used up: its tables are those of the pieces.
+    """
+    pieces = [tally, *(Tally(max_keys=tally.max_keys) for _ in range(PIECES - 1))]
+    _, keys, some, others = pieces
+    for name in ("clients", "path_bytes"):
+        setattr(keys, name, getattr(tally, name))
+        setattr(tally, name, Counter())
+        if name in tally.lost:
+            keys.lost[name] = tally.lost.pop(name)
+    for name, piece in (("clients", keys), ("visitors", some)):
+        if name in tally.sketches:
+            piece.sketches[name] = tally.sketches.pop(name)
+    for day, agents in tally.visitors.items():
+        for agent, clients in agents.items():
+            # Their number is bounded as one.
+            piece = others if not tally.max_keys and crc32(agent) & 1 else some
+            piece.visitors.setdefault(day, {})[agent] = clients
+    tally.visitors = {}
+    return pieces
 
 
 def bound(tally: Tally) -> Tally:

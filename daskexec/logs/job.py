@@ -13,32 +13,34 @@ there, and in `daskexec.logs.counting`, which reads the parts on it.
     plan            what is to be counted, and what cannot be
       files         each with its parts
       tallies       each, by `PartCounter`: parts counted on the executor, merged in a tree there
-      totals        one tally of all
-      tables        the report
+      totals        one tally of all, where its parts are
+      tables        the report, made there
     top_clients     -> host_names: each, on threads beside the executor
     report          the tables, with these names
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import socket
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor, Future
+from concurrent.futures import TimeoutError as FutureTimeout  # another one before Python 3.11
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from daskexec import Graph, SerialExecutor
-from daskexec.logs.counting import PartCounter, Progress, Receipt, TallyPart
+from daskexec.logs.counting import PartCounter, Progress, Receipt, TallyPart, Totals
 from daskexec.logs.formats import find_format
 from daskexec.logs.hosts import Resolver, host_name
 from daskexec.logs.inputs import STDIN, Found, Looked, Stdin, expand, look
-from daskexec.logs.report import FailedFile, LogFile, Report
+from daskexec.logs.report import Extract, FailedFile, LogFile, MalformedLine, Report, placed
 from daskexec.logs.split import DEFAULT_PART_SIZE, Part
-from daskexec.logs.tally import Counting, Tally, tally_part
+from daskexec.logs.tally import Counting, Tally, merge, tally_part
 
 __all__ = ["JOB", "Interrupted", "Plan", "Progress", "analyze", "plan", "run"]
 
@@ -100,7 +102,7 @@ class Plan:
 
 JOB = Graph()
 """The log job. Its inputs are ``names``, ``form``, ``part_size``, ``most_shares``, ``folder``,
-``home`` and ``stdin``, or a ``plan``; ``counting`` and ``top``."""
+``home`` and ``stdin``, or a ``plan``; ``counting``, ``top`` and ``keep_tally``."""
 
 JOB.property(expand, name="found", each={"name": "names"})
 
@@ -169,19 +171,28 @@ def tallies(file: tuple[str, Iterable[Part]]) -> tuple[str, Iterable[Part]]:
 
 
 @JOB.property(on=_HERE)
-def totals(tallies: Sequence[Receipt], counting: PartCounter) -> Tally:
-    return counting.total()
+def totals(tallies: Sequence[Receipt], counting: PartCounter) -> Totals:
+    return counting.totals()
 
 
 @JOB.property(on=_HERE)
-def tables(plan: Plan, tallies: Sequence[Receipt], totals: Tally, top: int) -> Report:
+def tables(
+    plan: Plan, tallies: Sequence[Receipt], totals: Totals, top: int, keep_tally: bool
+) -> Report:
+    files = [file for file, _ in plan.files]
     failed = [
         FailedFile(file.name, receipt.failure)
-        for (file, _), receipt in zip(plan.files, tallies, strict=True)
+        for file, receipt in zip(files, tallies, strict=True)
         if receipt.failure is not None
     ]
-    counted = [receipt.failure is None for receipt in tallies]
-    return Report.of(_by_file(plan, counted, totals), [*plan.failed, *failed], top)
+    pieces = totals.reduce(partial(extract, top=top, keep_tally=keep_tally))
+    found, tally = pieces[0]
+    for more, piece in pieces[1:]:
+        found.add(more)
+        if tally is not None and piece is not None:
+            tally = merge(tally, piece)
+    counted, samples = _by_file(files, tallies, found)
+    return Report.of(counted, [*plan.failed, *failed], samples, found, tally)
 
 
 @JOB.property(on=_HERE)
@@ -198,29 +209,38 @@ def report(tables: Report, top_clients: list[bytes], host_names: list[str | None
     return dataclasses.replace(tables, host_names=names)
 
 
-def _by_file(plan: Plan, counted: Sequence[bool], whole: Tally) -> list[tuple[LogFile, Tally]]:
-    """What `Report.of` takes: lines and samples by file; all else, with the first one."""
+def extract(tally: Tally, *, top: int, keep_tally: bool) -> tuple[Extract, Tally | None]:
+    """Say what a report says of a tally; runs where the tally is."""
+    found = Extract.of(tally, top)
+    if not keep_tally:
+        return found, None
+    return found, dataclasses.replace(tally, lines={}, misfits={}, samples=[])
+
+
+def _by_file(
+    files: Sequence[LogFile], receipts: Sequence[Receipt], found: Extract
+) -> tuple[list[LogFile], list[MalformedLine]]:
+    """Return the files that were counted, and their first malformed lines."""
     lines: dict[int, dict[int, int]] = {}
-    for ordinal, number in whole.lines.items():
+    for ordinal, number in found.lines.items():
         lines.setdefault(ordinal >> _FILE_BITS, {})[ordinal] = number
-    found: list[tuple[LogFile, Tally]] = []
-    for index, ((file, _), good) in enumerate(zip(plan.files, counted, strict=True)):
-        if not good:
+    counted: list[LogFile] = []
+    samples: list[MalformedLine] = []
+    for index, (file, receipt) in enumerate(zip(files, receipts, strict=True)):
+        if receipt.failure is not None:
             continue
         its = lines.get(index, {})
-        # Where parts before a sample's were not counted, as its number is not known then: the
-        # job was interrupted.
-        misfits = {o: n for o, n in whole.misfits.items() if o in its}
+        malformed = sum(number for part, number in found.misfits.items() if part in its)
+        counted.append(dataclasses.replace(file, lines=sum(its.values()), malformed=malformed))
+        # Not where parts before a sample's were not counted, as its number is not known then:
+        # the job was interrupted.
         upto = index << _FILE_BITS
         while upto in its:
             upto += 1
-        samples = [s for s in whole.samples if s[0] in its and s[0] < upto]
-        if found:
-            found.append((file, Tally(lines=its, misfits=misfits, samples=samples)))
-        else:
-            one = dataclasses.replace(whole, lines=its, misfits=misfits, samples=samples)
-            found.append((file, one))
-    return found
+        samples += placed(
+            file.name, its, [s for s in found.samples if s[0] in its and s[0] < upto]
+        )
+    return counted, samples
 
 
 # -- running it --------------------------------------------------------------------------------
@@ -278,6 +298,7 @@ def analyze(
     resolve: float | None = None,
     progress: Progress | None = None,
     counting: Counting | None = None,
+    keep_tally: bool = True,
 ) -> Report:
     """Report on access logs, in one pass over them.
 
@@ -308,6 +329,9 @@ def analyze(
     counting
         Which requests count, with which engine, and how many keys are kept:
         ``Counting(select(status="5xx"), max_keys=100_000)``.
+    keep_tally
+        Have all that was counted in the report's ``tally``, to be saved. Without, only the
+        report leaves the workers, where the executor takes futures as arguments.
 
     Returns
     -------
@@ -332,7 +356,15 @@ def analyze(
     >>> report.requests, report.top["paths"][0]               # doctest: +SKIP
     """
     todo = plan(files, format=format, part_size=part_size, shares=shares, executor=executor)
-    return run(todo, executor, top=top, resolve=resolve, progress=progress, counting=counting)
+    return run(
+        todo,
+        executor,
+        top=top,
+        resolve=resolve,
+        progress=progress,
+        counting=counting,
+        keep_tally=keep_tally,
+    )
 
 
 def run(
@@ -343,6 +375,7 @@ def run(
     resolve: float | None = None,
     progress: Progress | None = None,
     counting: Counting | None = None,
+    keep_tally: bool = True,
     tally: TallyPart | None = None,
     **options: int,
 ) -> Report:
@@ -359,27 +392,27 @@ def run(
     here = SerialExecutor()
     with Resolver(resolve or 0) as names:
         executors = {"default": executor, _HERE: here, "counting": counter, "names": names}
-        job = JOB.on(executors, plan=todo, counting=counter, top=top)
+        job = JOB.on(executors, plan=todo, counting=counter, top=top, keep_tally=keep_tally)
         wanted: Future[Any] = job.future("tables" if resolve is None else "report")
         try:
             counter.drive(wanted)
             result: Report = wanted.result()
         except KeyboardInterrupt as error:
-            raise _interrupted(todo, counter, top) from error
+            raise _interrupted(todo, counter, top, keep_tally) from error
     return result
 
 
-def _interrupted(todo: Plan, counter: PartCounter, top: int) -> Interrupted:
+def _interrupted(todo: Plan, counter: PartCounter, top: int, keep_tally: bool) -> Interrupted:
     interrupted = Interrupted()
-    totals = counter.total_so_far()
-    if totals is not None:
-        # The same graph, with what there is in the places of what was to be computed.
-        job = JOB.on(
-            {_HERE: SerialExecutor()},
-            plan=todo,
-            tallies=counter.receipts(),
-            totals=totals,
-            top=top,
-        )
+    # The same graph, with what there is in the places of what was to be computed.
+    job = JOB.on(
+        {_HERE: SerialExecutor()},
+        plan=todo,
+        totals=counter.totals_so_far(),
+        tallies=counter.receipts(),
+        top=top,
+        keep_tally=keep_tally,
+    )
+    with contextlib.suppress(FutureTimeout):
         interrupted.report = dataclasses.replace(job["tables"], partial=True)
     return interrupted

@@ -15,7 +15,7 @@ from daskexec.logs.counting import FAN_IN, TallyPart
 from daskexec.logs.job import Plan
 from daskexec.logs.keys import show_key
 from daskexec.logs.split import Part, first_bytes
-from daskexec.logs.tally import Unreadable, tally_part
+from daskexec.logs.tally import PIECES, Unreadable, tally_part
 from daskexec.logs.words import human_bytes
 
 __all__ = ["merge_levels", "outline"]
@@ -88,9 +88,11 @@ def _merging(todo: Plan, parts: list[Part], remote: bool, tally: TallyPart) -> I
     )
     yield f"  to the workers: {calls}"
     if remote:
-        between = sum(number * estimate(number) for number in levels[:-1])
+        between = sum(
+            number * estimate(number) for number in [*levels[:1] * PIECES, *levels[1:-1]]
+        )
         yield f"  between workers, at most: {human_bytes(between)}"
-        yield f"  back to here: {human_bytes(estimate(1))}, one tally"
+        yield f"  back to here: the report; with --save {human_bytes(estimate(1))}, one tally"
     else:
         back = levels[0] * estimate(levels[0])
         yield f"  back to here: {human_bytes(back)}, {levels[0]:,} tallies (threads share them)"
@@ -100,7 +102,7 @@ def merge_levels(number: int) -> list[int]:
     """How many tallies there are on each level of the tree, the leaves first.
 
     >>> merge_levels(640)
-    [640, 80, 10, 2, 1]
+    [640, 40, 3, 1]
     """
     levels = [number]
     while levels[-1] > 1:

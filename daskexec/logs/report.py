@@ -13,16 +13,18 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from daskexec import __version__
 from daskexec.logs.agents import by_kind
 from daskexec.logs.keys import encode_key
 from daskexec.logs.sketch import STANDARD_ERROR
-from daskexec.logs.tally import MONTHS, SAMPLES, Stamp, Tally, merge
+from daskexec.logs.tally import MONTHS, SAMPLES, Sample, Stamp, Tally
 
-__all__ = ["TABLES", "VERSION", "FailedFile", "LogFile", "MalformedLine", "Report"]
+__all__ = [
+    "TABLES", "VERSION", "Extract", "FailedFile", "LogFile", "MalformedLine", "Report", "placed",
+]  # fmt: skip
 
 VERSION = 1
 """Version of the JSON: raised when a field changes its meaning or goes, not for new ones."""
@@ -84,6 +86,61 @@ class MalformedLine:
     length: int
 
 
+@dataclass
+class Extract:
+    """What a report says of a tally, or of a piece of one (`daskexec.logs.counts.pieces_of`).
+
+    Attributes are those of `Tally` and of `Report`; ``top`` and ``inexact`` are the report's.
+    """
+
+    requests: int
+    excluded: int
+    bytes_sent: int
+    clients: int
+    visitors: int
+    first: Stamp | None
+    last: Stamp | None
+    statuses: Counter[bytes]
+    hours: Counter[bytes]
+    top: dict[str, list[Row]]
+    inexact: dict[str, float]
+    lines: dict[int, int]
+    misfits: dict[int, int]
+    samples: list[Sample]
+
+    @classmethod
+    def of(cls, tally: Tally, top: int) -> Extract:
+        """Look at a tally, for tables of `top` rows."""
+        tables = (
+            tally.hosts, tally.paths, tally.path_bytes, tally.not_found, tally.clients,
+            tally.referrers, *by_kind(tally.agents), tally.agents,
+        )  # fmt: skip
+        return cls(
+            requests=tally.requests,
+            excluded=tally.excluded,
+            bytes_sent=tally.bytes_sent,
+            clients=tally.distinct_clients,
+            visitors=tally.distinct_visitors,
+            first=tally.first,
+            last=tally.last,
+            statuses=tally.statuses,
+            hours=tally.hours,
+            top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
+            inexact=_inexact(tally),
+            lines=tally.lines,
+            misfits=tally.misfits,
+            samples=tally.samples,
+        )
+
+    def add(self, other: Extract) -> None:
+        """Add what is said of another piece of the same tally."""
+        self.clients += other.clients
+        self.visitors += other.visitors
+        self.inexact |= other.inexact
+        for name, rows in other.top.items():
+            self.top[name] = self.top[name] or rows
+
+
 @dataclass(frozen=True)
 class Report:
     """What the log files say.
@@ -132,7 +189,8 @@ class Report:
         Names of top clients, where they were asked for and found.
     tally
         All that was counted, of which the rest is an extract: for `daskexec.logs.saved`.
-        Its tables have an entry for each distinct key, so let go of a report in time.
+        Its tables have an entry for each distinct key, so let go of a report in time. None
+        where it was not kept.
     """
 
     files: tuple[LogFile, ...]
@@ -154,7 +212,7 @@ class Report:
     inexact: Mapping[str, float] = field(default_factory=dict)
     partial: bool = False
     host_names: Mapping[bytes, str] = field(default_factory=dict)
-    tally: Tally = field(repr=False, compare=False, default_factory=Tally)
+    tally: Tally | None = field(repr=False, compare=False, default=None)
 
     @property
     def status_classes(self) -> dict[str, int]:
@@ -185,60 +243,37 @@ class Report:
     @classmethod
     def of(
         cls,
-        tallies: Iterable[tuple[LogFile, Tally]],
-        failed: Iterable[FailedFile] = (),
-        top: int = 10,
-    ) -> Report:
-        """Make the report of some files, each with its tally; the tallies are used up."""
-        whole = Tally()
-        files: list[LogFile] = []
-        samples: list[MalformedLine] = []
-        for file, tally in tallies:
-            lines = sum(tally.lines.values())
-            files.append(replace(file, lines=lines, malformed=sum(tally.misfits.values())))
-            samples += _placed(file.name, tally)
-            tally.samples, tally.lines, tally.misfits = [], {}, {}
-            whole = merge(whole, tally)
-        return cls.of_whole(files, failed, whole, samples, top)
-
-    @classmethod
-    def of_whole(
-        cls,
         files: Sequence[LogFile],
         failed: Iterable[FailedFile],
-        whole: Tally,
         samples: Sequence[MalformedLine],
-        top: int = 10,
+        found: Extract,
+        tally: Tally | None = None,
     ) -> Report:
-        """Make the report of counted files, their malformed lines, and the tally of all."""
+        """Make the report of counted files, their malformed lines, and what is said of all."""
         lines = sum(file.lines for file in files)
-        hours = _by_hour(whole.hours)
+        hours = _by_hour(found.hours)
         days: Counter[str] = Counter()
         for hour, count in hours.items():
             days[hour[:10]] += count
-        tables = (
-            whole.hosts, whole.paths, whole.path_bytes, whole.not_found, whole.clients,
-            whole.referrers, *by_kind(whole.agents), whole.agents,
-        )  # fmt: skip
         return cls(
             files=tuple(files),
             failed=tuple(failed),
             lines=lines,
-            requests=whole.requests,
-            malformed=lines - whole.requests - whole.excluded,
-            bytes_sent=whole.bytes_sent,
-            clients=whole.distinct_clients,
-            visitors=whole.distinct_visitors,
-            first=_iso(whole.first),
-            last=_iso(whole.last),
-            statuses={s.decode(): whole.statuses[s] for s in sorted(whole.statuses)},
+            requests=found.requests,
+            malformed=lines - found.requests - found.excluded,
+            bytes_sent=found.bytes_sent,
+            clients=found.clients,
+            visitors=found.visitors,
+            first=_iso(found.first),
+            last=_iso(found.last),
+            statuses={s.decode(): found.statuses[s] for s in sorted(found.statuses)},
             hours=hours,
             days=dict(days),
-            top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
+            top=found.top,
             samples=tuple(samples[:SAMPLES]),
-            excluded=whole.excluded,
-            inexact=_inexact(whole),
-            tally=whole,
+            excluded=found.excluded,
+            inexact=dict(sorted(found.inexact.items())),
+            tally=tally,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -313,7 +348,7 @@ def _inexact(tally: Tally) -> dict[str, float]:
     names = {"path_bytes": "paths_by_bytes"}
     found: dict[str, float] = {names.get(name, name): lost for name, lost in tally.lost.items()}
     found |= {f"{name}_distinct": round(STANDARD_ERROR, 4) for name in tally.sketches}
-    return dict(sorted(found.items()))
+    return found
 
 
 def _by_hour(hours: Counter[bytes]) -> dict[str, int]:
@@ -333,14 +368,14 @@ def _iso(stamp: Stamp | None) -> str | None:
     return f"{_iso_day(written)}T{written[12:20].decode()}{zone[:3]}:{zone[3:]}"
 
 
-def _placed(name: str, tally: Tally) -> list[MalformedLine]:
-    """Give each sample its line number within the file."""
+def placed(name: str, lines: Mapping[int, int], samples: Iterable[Sample]) -> list[MalformedLine]:
+    """Give each sample its line number within the file; of which `lines` has all parts before."""
     before: dict[int, int] = {}
-    lines = 0
-    for ordinal in sorted(tally.lines):
-        before[ordinal] = lines
-        lines += tally.lines[ordinal]
-    return [MalformedLine(name, before[o] + n, text, size) for o, n, text, size in tally.samples]
+    so_far = 0
+    for ordinal in sorted(lines):
+        before[ordinal] = so_far
+        so_far += lines[ordinal]
+    return [MalformedLine(name, before[o] + n, text, size) for o, n, text, size in samples]
 
 
 def _name(name: str) -> str:

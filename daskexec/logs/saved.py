@@ -22,7 +22,7 @@ from typing import Any
 
 import msgpack
 
-from daskexec.logs.report import FailedFile, LogFile, MalformedLine, Report
+from daskexec.logs.report import Extract, FailedFile, LogFile, MalformedLine, Report
 from daskexec.logs.tally import Tally, merge, reason_of
 
 __all__ = ["VERSION", "NotSaved", "merge_saved", "save"]
@@ -51,7 +51,11 @@ def save(report: Report, path: str | os.PathLike[str]) -> None:
     ------
     OSError
         If it cannot be written. A file that was there is left as it was.
+    ValueError
+        If the report has no tally.
     """
+    if report.tally is None:
+        raise ValueError("the report has no tally to save: make it with keep_tally=True")
     content = {
         "files": [astuple(file) for file in report.files],
         "failed": [astuple(file) for file in report.failed],
@@ -111,7 +115,8 @@ def merge_saved(paths: Iterable[str | os.PathLike[str]], top: int = 10) -> Repor
             samples += new_samples
             partial = partial or new_partial
             whole = merge(whole, tally)
-    return replace(Report.of_whole(files, failed, whole, samples, top), partial=partial)
+    found = Extract.of(whole, top)
+    return replace(Report.of(files, failed, samples, found, whole), partial=partial)
 
 
 def _tally(values: dict[str, Any]) -> Tally:

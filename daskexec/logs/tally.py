@@ -19,15 +19,26 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
-from daskexec.logs.counts import MONTHS, SAMPLES, Sample, Stamp, Tally, bound, merge
+from daskexec.logs.counts import (
+    MONTHS,
+    PIECES,
+    SAMPLES,
+    Sample,
+    Stamp,
+    Tally,
+    bound,
+    merge,
+    pieces_of,
+)
 from daskexec.logs.engines.stdlib import BLOCK_SIZE, StdlibEngine, target_of
 from daskexec.logs.formats import LogFormat, find_format
 from daskexec.logs.selection import Selection
 from daskexec.logs.split import READ_ERRORS, Part, read_blocks
 
 __all__ = [
-    "ENGINES", "MONTHS", "SAMPLES", "Counting", "Sample", "Stamp", "Tally", "Unreadable",
-    "bound", "merge", "reason_of", "tally_blocks", "tally_part", "target_of",
+    "ENGINES", "MONTHS", "PIECES", "SAMPLES", "Counting", "Sample", "Stamp", "Tally", "Unreadable",
+    "bound", "collector_off", "merge", "pieces_of", "reason_of", "tally_blocks", "tally_part",
+    "target_of",
 ]  # fmt: skip
 
 ENGINES = ("auto", "stdlib", "arrow")
@@ -107,7 +118,7 @@ def tally_part(part: Part, format_name: str, counting: Counting | None = None) -
     counting, form = counting or Counting(), find_format(format_name)
     counting.check()
     try:
-        with _collector_off():
+        with collector_off():
             blocks = read_blocks(part, block_size_for(form, counting.engine))
             return tally_blocks(blocks, form, part.ordinal, counting)
     except READ_ERRORS as error:
@@ -173,7 +184,8 @@ _collector_was_on = False
 
 
 @contextmanager
-def _collector_off() -> Iterator[None]:
+def collector_off() -> Iterator[None]:
+    """Have the cyclic collector not look at the many fresh objects of a tally, for nothing."""
     global _collector_users, _collector_was_on
     with _collector_lock:
         if _collector_users == 0:

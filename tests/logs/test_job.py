@@ -10,7 +10,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from click.testing import CliRunner
 from daskexec import WorkerDied
 from daskexec.cli import cli
 from daskexec.logs import Report, analyze, hosts
-from daskexec.logs.counting import FAN_IN, merge_packed
+from daskexec.logs.counting import FAN_IN, PartCounter, merge_piece
 from daskexec.logs.demo import Demo, write_demo
 from daskexec.logs.job import JOB, Interrupted, plan, run
 from daskexec.logs.outline import merge_levels, outline
 from daskexec.logs.progress import showing, told
-from daskexec.logs.tally import Tally, tally_part
+from daskexec.logs.saved import merge_saved, save
+from daskexec.logs.split import cut
+from daskexec.logs.tally import PIECES, Counting, Tally, merge, pieces_of, tally_part
 from daskexec.select import SerialExecutor
 
 
@@ -80,15 +82,32 @@ def test_tallies_are_merged_where_they_are(made: Demo, part_size: int, parts: in
     wanted = analyze_here([made.plain]).to_json()
     with Remote() as executor:
         todo = plan([made.plain], part_size=part_size)
-        assert run(todo, executor, window=16).to_json() == wanted
+        assert run(todo, executor, window=16, keep_tally=False).to_json() == wanted
     number = len(todo.files[0][1])
     assert number >= parts
     calls = Counter(executor.calls)
     assert calls["count_packed"] == calls["len"] == number
-    assert calls["merge_packed"] <= -(-number // (FAN_IN - 1))
+    assert calls["merge_piece"] <= PIECES * -(-number // (FAN_IN - 1))
+    assert calls["reduce_piece"] == PIECES
     if number > 32:  # not only at the end
-        assert executor.calls.index("merge_packed") < executor.calls.index("len") + 80
+        assert executor.calls.index("merge_piece") < executor.calls.index("len") + 80
     assert set(executor.priorities) == {1}
+
+
+def test_a_tally_leaves_the_workers_only_to_be_kept(made: Demo, tmp_path: Path) -> None:
+    """The report is made where the tally is; one without it says so when it is to be saved."""
+    todo, wanted = plan([made.plain], part_size=60_000), analyze_here([made.plain]).tally
+    path = tmp_path / "kept.tally"
+    with Remote() as executor:
+        kept, other = [run(todo, executor, keep_tally=keep) for keep in (True, False)]
+    assert kept.tally == wanted is not None
+    save(kept, path)
+    assert merge_saved([path]).to_json() == kept.to_json() == other.to_json()
+    assert other.tally is None
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="keep_tally=True"):
+        save(other, path)
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["gzip", "zstd"])
@@ -110,8 +129,8 @@ def test_shares_of_a_compressed_file_are_one_report(made: Demo, tmp_path: Path, 
     assert [s.number for s in report.samples] == [s.number for s in wanted.samples]
 
 
-def test_only_one_tally_comes_to_the_client(made: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all tallies the client unpacks the last one only."""
+def test_no_tally_comes_to_the_client(made: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tallies are unpacked on the workers."""
     unpacked: list[str] = []
     loads = pickle.loads
 
@@ -122,7 +141,8 @@ def test_only_one_tally_comes_to_the_client(made: Demo, monkeypatch: pytest.Monk
     monkeypatch.setattr("daskexec.logs.counting.pickle.loads", noted)
     with Remote() as executor:
         run(plan([made.plain], part_size=9_000), executor)
-    assert unpacked.count(threading.current_thread().name) == 1
+    assert unpacked
+    assert threading.current_thread().name not in unpacked
     assert len(unpacked) > 50
 
 
@@ -146,13 +166,34 @@ def test_a_file_that_fails_is_in_no_tree(made: Demo, tmp_path: Path) -> None:
 
 
 def test_merging_takes_any_order() -> None:
-    """Merging packed tallies is merging them, also of none."""
-    assert pickle.loads(merge_packed([])) == Tally()
+    """Merging packed tallies is merging them, also of none, and of pieces already merged."""
+    assert pickle.loads(merge_piece(0, [])) == Tally()
     one = Tally(requests=1, paths=Counter({b"/": 1}))
     two = Tally(requests=2, paths=Counter({b"/": 1, b"/x": 1}))
-    packed = [pickle.dumps(tally) for tally in (one, two)]
-    assert pickle.loads(merge_packed(packed)) == pickle.loads(merge_packed(packed[::-1]))
-    assert pickle.loads(merge_packed(packed)).paths == {b"/": 2, b"/x": 1}
+    packed: list[Any] = [[pickle.dumps(tally)] * PIECES for tally in (one, two)]
+    merged = merge_piece(1, packed)
+    assert pickle.loads(merged) == pickle.loads(merge_piece(2, packed[::-1]))
+    assert pickle.loads(merged).paths == {b"/": 2, b"/x": 1}
+    assert pickle.loads(merge_piece(3, [merged, packed[0]])).paths == {b"/": 3, b"/x": 1}
+
+
+@pytest.mark.parametrize("max_keys", [0, 20])
+def test_pieces_are_the_tally(made: Demo, max_keys: int) -> None:
+    """They have no key in common, and all together."""
+    part, counting = cut(str(made.plain))[0], Counting(max_keys=max_keys)
+    pieces = pieces_of(tally_part(part, "combined", counting))
+    assert len(pieces) == PIECES
+    filled = [sum(bool(getattr(piece, f.name)) for piece in pieces) for f in fields(Tally)]
+    names = {f.name for f, times in zip(fields(Tally), filled, strict=True) if times > 1}
+    assert names <= {"visitors", "max_keys", "lost", "sketches"}
+    for name in ("lost", "sketches"):
+        keys = [key for piece in pieces for key in getattr(piece, name)]
+        assert len(keys) == len(set(keys))
+        assert bool(keys) is bool(max_keys)
+    whole = pieces[3]
+    for piece in pieces[:3]:
+        whole = merge(whole, piece)
+    assert whole == tally_part(part, "combined", counting)
 
 
 # -- interruption -----------------------------------------------------------------------------
@@ -245,7 +286,7 @@ def test_a_plan_of_forty_gigabytes(made: Demo, tmp_path: Path) -> None:
     assert "and 20 more" in result.stdout
     assert "tallies merged here, as they come: 600 -> 1" in result.stdout
     said = outline(plan([tmp_path]), remote=True)
-    assert "8 at a time: 600 -> 75 -> 10 -> 2 -> 1" in said
+    assert "16 at a time: 600 -> 38 -> 3 -> 1" in said
     assert "to the workers: " in said
     assert "between workers, at most: " in said
     assert "one tally" in said
@@ -261,7 +302,9 @@ def test_a_plan_without_lines(tmp_path: Path) -> None:
     assert "No such file" in result.stderr
 
 
-@pytest.mark.parametrize(("number", "levels"), [(0, [0]), (1, [1]), (8, [8, 1]), (9, [9, 2, 1])])
+@pytest.mark.parametrize(
+    ("number", "levels"), [(0, [0]), (1, [1]), (16, [16, 1]), (17, [17, 2, 1])]
+)
 def test_levels_of_the_tree(number: int, levels: list[int]) -> None:
     """The levels go down to one tally."""
     assert merge_levels(number) == levels
@@ -270,7 +313,10 @@ def test_levels_of_the_tree(number: int, levels: list[int]) -> None:
 def test_the_graph_says_what_it_is() -> None:
     """The job is a graph: its stages are properties, whatever a run is given of them."""
     assert {"paths", "tallies", "totals", "tables", "host_names", "report"} <= set(JOB)
-    run = JOB.on(SerialExecutor(), totals=Tally(), tallies=[], plan=plan([]), top=3)
+    totals = PartCounter(SerialExecutor(), tally_part).totals()
+    run = JOB.on(
+        SerialExecutor(), totals=totals, tallies=[], plan=plan([]), top=3, keep_tally=False
+    )
     assert run["tables"].requests == 0
     assert '"tallies"' in JOB.to_dot()
 
