@@ -16,7 +16,7 @@ from daskexec_testing import calls
 from daskexec_testing.gates import Gate, Gates, eventually
 from daskexec_testing.kept import state_folder
 from daskexec_testing.leaks import sharing
-from daskexec_testing.processes import Cluster, running_cluster
+from daskexec_testing.processes import Cluster
 
 from daskexec import CallTimedOut, DaskExecutor, ExecutorWarning, WorkerDied
 
@@ -25,16 +25,6 @@ pytestmark = pytest.mark.timeout(90)
 LIMIT = 30
 #: Seconds that a call sleeps which nobody is to wait for: longer than a test may take.
 LONG = 200
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Scheduler and two workers with nannies, one thread each, in other processes."""
-    with sharing():
-        context = running_cluster(tmp_path_factory.mktemp("cluster"))
-        running = context.__enter__()
-    yield running
-    context.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module")

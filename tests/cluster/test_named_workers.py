@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from daskexec_testing import calls
 from daskexec_testing.gates import eventually
-from daskexec_testing.leaks import sharing
-from daskexec_testing.processes import Cluster, running_cluster
+from daskexec_testing.processes import running_cluster
 
 from daskexec import DaskExecutor, ExecutorWarning
 
@@ -25,15 +24,6 @@ def where(_: object = None) -> str:
     from distributed import get_worker
 
     return str(get_worker().name)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with sharing():
-        context = running_cluster(tmp_path_factory.mktemp("cluster"))
-        running = context.__enter__()
-    yield running
-    context.__exit__(None, None, None)
 
 
 @pytest.fixture(params=["own", "given"])

@@ -17,7 +17,7 @@ import pytest
 from daskexec_testing import calls, promised
 from daskexec_testing.gates import Gates, eventually
 from daskexec_testing.leaks import sharing
-from daskexec_testing.processes import Cluster, running_cluster
+from daskexec_testing.processes import Cluster
 from daskexec_testing.promised import Box, Guarded
 
 from daskexec import DaskExecutor, NotFetched, WorkerDied
@@ -26,15 +26,6 @@ LIMIT = 60
 CLIENT = os.getpid()
 MIB = 1 << 20
 BIG, SMALL = 20_000, 100  # bytes: left with the worker, and told with the end of the call
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with sharing():
-        context = running_cluster(tmp_path_factory.mktemp("cluster"))
-        running = context.__enter__()
-    yield running
-    context.__exit__(None, None, None)
 
 
 @pytest.fixture(scope="module", params=["own", "remote"])

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 from daskexec_testing import calls
 from daskexec_testing.gates import Gates, eventually
-from daskexec_testing.leaks import sharing
 from daskexec_testing.processes import Cluster, free_port, running_cluster
 
 if TYPE_CHECKING:
@@ -21,16 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 LIMIT = 30
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One scheduler, two workers of one thread each; shared, so no test may stop it."""
-    with sharing():
-        context = running_cluster(tmp_path_factory.mktemp("cluster"))
-        running = context.__enter__()
-    yield running
-    context.__exit__(None, None, None)
 
 
 @pytest.fixture

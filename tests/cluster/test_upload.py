@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from daskexec_testing.gates import eventually
-from daskexec_testing.leaks import sharing
 from daskexec_testing.processes import Cluster, running_cluster
 
 pytestmark = pytest.mark.timeout(120)
@@ -30,15 +29,6 @@ def where_from(name: str) -> Any:
     from distributed import get_worker
 
     return get_worker().name, attribute(name, "VALUE")
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with sharing():
-        context = running_cluster(tmp_path_factory.mktemp("cluster"))
-        running = context.__enter__()
-    yield running
-    context.__exit__(None, None, None)
 
 
 @pytest.fixture(params=["own", "given"])
