@@ -179,13 +179,13 @@ def pieces_of(tally: Tally) -> list[Tally]:
     table nor visitors. The tally is used up: its tables are those of the pieces.
     """
     pieces = [tally, *(Tally(max_keys=tally.max_keys) for _ in range(PIECES - 1))]
-    _, keys, some, others = pieces
-    for name in ("clients", "path_bytes"):
-        setattr(keys, name, getattr(tally, name))
+    _, sums, some, others = pieces
+    for name, piece in (("path_bytes", sums), ("clients", others)):
+        setattr(piece, name, getattr(tally, name))
         setattr(tally, name, Counter())
         if name in tally.lost:
-            keys.lost[name] = tally.lost.pop(name)
-    for name, piece in (("clients", keys), ("visitors", some)):
+            piece.lost[name] = tally.lost.pop(name)
+    for name, piece in (("clients", others), ("visitors", some)):
         if name in tally.sketches:
             piece.sketches[name] = tally.sketches.pop(name)
     for day, agents in tally.visitors.items():

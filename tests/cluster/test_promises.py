@@ -11,13 +11,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed, wait
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from daskexec_testing import calls, promised
 from daskexec_testing.gates import Gates, eventually
 from daskexec_testing.leaks import sharing
-from daskexec_testing.processes import Cluster
+from daskexec_testing.processes import Cluster, running_cluster
 from daskexec_testing.promised import Box, Guarded
 
 from daskexec import DaskExecutor, NotFetched, WorkerDied
@@ -353,9 +354,14 @@ def test_what_nobody_needs_is_let_go(executor: DaskExecutor) -> None:
     eventually(lambda: promised.kept(client) < MIB, "both go", LIMIT)
 
 
-def test_lost_with_its_worker(gates: Gates) -> None:
+@pytest.mark.parametrize("kind", ["own", "remote"])
+def test_lost_with_its_worker(kind: str, gates: Gates, tmp_path: Path) -> None:
     """A value that was lost is made again, with what it was made from, whoever needs it."""
-    with DaskExecutor(2) as executor:
+    with contextlib.ExitStack() as stack:
+        address = None
+        if kind == "remote":
+            address = stack.enter_context(running_cluster(tmp_path)).address
+        executor = stack.enter_context(DaskExecutor(None if address else 2, cluster=address))
         journal = gates.journal()
         value = executor.submit(promised.filled, 2 * MIB, journal)
         step = executor.submit(calls.identity, value)
