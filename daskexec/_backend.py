@@ -12,7 +12,7 @@ objects are for `daskexec._placing`):
 - ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``run_on_scheduler``,
   ``nthreads``, ``register_plugin``, ``unregister_worker_plugin``,
   ``unregister_scheduler_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
-  ``futures``, ``loop``, ``status``, ``id``, ``scheduler.identity``, ``scheduler.who_has``;
+  ``futures``, ``loop``, ``status``, ``id``, ``scheduler.who_has``;
   ``scheduler_comm`` to notice a lost connection at once.
 - ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
 - ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
@@ -27,7 +27,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -44,10 +43,11 @@ from daskexec._hub import Hub
 from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Done, Ends, Failed, Lost, Named, Stuck, Surveyed, There, Threads
+from daskexec._messages import Done, Failed, Lost, Stuck, Surveyed, There
 from daskexec._once import Dead, OncePlugin
 from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
+from daskexec._roster import Roster
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
@@ -182,12 +182,9 @@ class DaskBackend:
         # What waits for the first worker; None: nothing needs to any more.
         self._gate: dict[str, tuple[Any, ...]] | None = None
         self._gate_lock = threading.Lock()  # guards that
-        self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
-        self._named: frozenset[str] | None = None  # of which the names are known; once they matter
         self._once = OncePlugin(executor, client.id) if once else None
         self._dead = Dead(client)
-        self._workers: frozenset[str] = frozenset()  # that there were when last counted
-        self._asked_at: float | None = None  # when the scheduler was asked, while it is silent
+        self._roster = Roster(client, report, self._counted)
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 
@@ -210,8 +207,7 @@ class DaskBackend:
 
     def silent_for(self) -> float:
         """Return the seconds for which the scheduler has owed an answer."""
-        asked = self._asked_at
-        return 0.0 if asked is None else time.monotonic() - asked
+        return self._roster.silent_for()
 
     def loss(self) -> SchedulerLost:
         """Return the error that says why `alive` is False."""
@@ -339,12 +335,12 @@ class DaskBackend:
     def watch_ends(self) -> None:
         """Report when workers will end, now and whenever some have come or gone."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._run(self._watch_ends())
+            self._run(self._roster.watch_ends())
 
     def watch_names(self) -> None:
         """Report which workers there are, now and whenever some have come or gone."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._run(self._watch_names())
+            self._run(self._roster.watch_names())
 
     def give_up(self, key: str) -> None:
         """Have nothing more to do with a task, whether it runs or not."""
@@ -412,17 +408,8 @@ class DaskBackend:
 
     def describe_workers(self) -> list[dict[str, Any]]:
         """Return address, name, resources and state of every worker, for messages; blocks."""
-        info = self._run(self._identity()).result(2)
-        return [
-            {
-                "address": address,
-                "name": str(w["name"]),
-                "resources": w.get("resources") or {},
-                "paused": w.get("status") == "paused",
-                "seen": w.get("last_seen", 0.0),
-            }
-            for address, w in info["workers"].items()
-        ]
+        workers: list[dict[str, Any]] = self._run(self._roster.describe()).result(2)
+        return workers
 
     def hush(self) -> None:
         """Stop listening, at once; on the client's loop, before somebody closes the client."""
@@ -451,7 +438,7 @@ class DaskBackend:
     # -- on the client's loop --------------------------------------------------------------
 
     async def _start(self, initializer: bytes | None) -> None:
-        self._asked_at = time.monotonic()  # until threads are counted
+        self._roster.expect_answer()
         Hub.of(self.client).join(self)
         if self._survey is not None:
             workers = [*await self.client.nthreads(asynchronous=True)]
@@ -464,7 +451,7 @@ class DaskBackend:
                 await self.client.register_plugin(self._once, name=self._once.name)
         if self._gate is None:
             await self._bring(initializer)
-        await self._count_threads(self._coming)
+        await self._roster.count(self._coming)
         await offload(int)  # starts Dask's helper thread while one can still be started
         self._spawn(self._pulse())
 
@@ -509,25 +496,12 @@ class DaskBackend:
             if not self.alive():
                 self._lose()
             elif self._futures or self._gate:
-                await self._count_threads()
+                await self._roster.count()
 
-    async def _count_threads(self, least: int = 0) -> None:
-        self._asked_at = time.monotonic()
-        try:
-            threads = await self.client.nthreads(asynchronous=True)
-        except (OSError, AttributeError, RuntimeError):
-            return  # the connection is going; the pulse will see it
-        finally:
-            self._asked_at = None
-        self._workers = frozenset(threads)
-        self._placing.workers = len(threads)
-        self._report(Threads(max(least, sum(threads.values()))))
+    def _counted(self, workers: list[str]) -> None:
+        self._placing.workers = len(workers)
         if self._survey is not None:
-            self._spawn(self._survey.joined([*threads]))
-        if self._ends is not None and self._ends.keys() != threads.keys():
-            await self._ask_ends(self._ends, [*threads])
-        if self._named is not None and self._named != self._workers:
-            await self._ask_names(self._workers)
+            self._spawn(self._survey.joined(workers))
 
     async def _bring(self, initializer: bytes | None) -> None:
         if initializer is not None:
@@ -558,35 +532,6 @@ class DaskBackend:
             self._send_now(*sending)
         await self._survey.end()
 
-    async def _watch_ends(self) -> None:
-        if self._ends is None:
-            self._ends = {}
-            await self._count_threads()
-
-    async def _watch_names(self) -> None:
-        if self._named is None:
-            self._named = frozenset()
-            await self._count_threads()
-
-    async def _ask_names(self, workers: frozenset[str]) -> None:
-        there = (await self._identity())["workers"]
-        self._named = workers
-        self._report(Named({address: str(worker["name"]) for address, worker in there.items()}))
-
-    async def _ask_ends(
-        self, known: dict[str, tuple[float, float] | None], workers: list[str]
-    ) -> None:
-        """Ask the workers that are new when they end; report all, on this clock's time."""
-        for worker in known.keys() - set(workers):
-            del known[worker]
-        new = [worker for worker in workers if worker not in known]
-        known.update(dict.fromkeys(new))  # asked once
-        answers = await self.client.run(_remote.end_of, workers=new, on_error="return")
-        told = {worker: answers.get(worker) for worker in new}
-        news = {worker: end if isinstance(end, tuple) else None for worker, end in told.items()}
-        known.update(news)
-        self._report(Ends(news, frozenset(workers)))
-
     async def _give_up(self, key: str) -> None:
         future = self._drop(key)
         if future is not None and self.alive():
@@ -600,9 +545,6 @@ class DaskBackend:
             kill.add_done_callback(self._kills.discard)
         else:  # nothing was heard of it, so it will not answer
             self._report(Stuck("", pid))
-
-    async def _identity(self) -> Any:
-        return await self.client.scheduler.identity(n_workers=-1)
 
     def _watch(self, future: RemoteFuture) -> None:
         self._fetching.release()
@@ -856,7 +798,7 @@ class DaskBackend:
         begun: set[str] = set()
         answers = await self.client.run(_remote.withdraw, keys, on_error="return")
         asked = set(answers)
-        if not self._workers <= asked:  # one has died, and may have begun any: see `Failed`
+        if not self._roster.workers <= asked:  # one has died, and may have begun any: see `Failed`
             await asyncio.sleep(self.AFTER_DEATH)
         while answers:
             for answer in answers.values():

@@ -56,6 +56,7 @@ FLOORS = {
     "_fetching": 5,
     "_hub": 5,
     "_once": 5,
+    "_roster": 5,
     "_spawner": 5,
     "_survey": 5,
     "_local": 6,
