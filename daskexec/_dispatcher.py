@@ -39,7 +39,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from time import monotonic, time
@@ -155,8 +155,7 @@ class Dispatcher:
         self.give_way()
         call = self.make_call(fn, args, kwargs, options)
         future = call.future
-        plain = LEAVES.issuperset
-        if type(fn) in LEAVES and plain(map(type, args)) and plain(map(type, kwargs.values())):
+        if _is_plain(fn, args, kwargs):
             self.enter(call)  # there is nothing within these
             return future
         needed = futures_in((fn, *args, *kwargs.values()))
@@ -185,7 +184,7 @@ class Dispatcher:
 
     def give_way(self) -> None:
         """Within a call on a worker: give its thread back, for it will wait for others."""
-        give_thread_back = getattr(running, "give_thread_back", None)
+        give_thread_back = running.give_thread_back
         if give_thread_back is not None:
             give_thread_back()
 
@@ -214,7 +213,7 @@ class Dispatcher:
 
         Raises RuntimeError or BrokenExecutor when it cannot be run.
         """
-        with self._ledger.changed:
+        with self._ledger.lock:
             self.check_open()
             self._ledger.add(entry)
 
@@ -742,6 +741,16 @@ def _stays_together(task: Task) -> bool:
     return isinstance(task.load, Stretch) and task.load.job.chunk is not None
 
 
+def _is_plain(fn: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
+    """Tell whether nothing of a call can be, or have in it, a future; quickly."""
+    if type(fn) not in LEAVES or kwargs:
+        return False
+    for argument in args:  # noqa: SIM110 (a generator would take as long as all the rest)
+        if type(argument) not in LEAVES:
+            return False
+    return True
+
+
 def _has_running_loop() -> bool:
     asyncio = sys.modules.get("asyncio")
     return asyncio is not None and asyncio._get_running_loop() is not None
@@ -767,7 +776,7 @@ def _finish_all() -> None:
 def _after_fork_in_child() -> None:
     for dispatcher in _live:
         dispatcher._forked = True
-        dispatcher._ledger.changed = threading.Condition()
+        dispatcher._ledger.unlock()
     _live.clear()
 
 

@@ -59,6 +59,8 @@ class Ledger:
 
     Attributes
     ----------
+    lock : threading.RLock
+        That of `changed`, which is quicker to take.
     changed : threading.Condition
         The lock, and what is notified of every change that may let somebody go on.
     sent : dict of str to Task
@@ -89,7 +91,7 @@ class Ledger:
     NOWHERE = 1000
 
     def __init__(self, policy: BatchPolicy) -> None:
-        self.changed = threading.Condition()
+        self.unlock()
         self.policy = policy
         self.sent: dict[str, Task] = {}
         self.threads = 0
@@ -112,6 +114,11 @@ class Ledger:
         self._worn: dict[int, set[str]] = {}  # process id -> keys it still owes
 
     # -- waiting ---------------------------------------------------------------------------
+
+    def unlock(self) -> None:
+        """Have a new lock: in a fork nobody would ever let go of the old one."""
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the next change; with the lock held. False after `timeout` seconds."""
@@ -149,7 +156,7 @@ class Ledger:
 
     def extend(self, stretch: Stretch, item: Any) -> bool:
         """Add one more item to a queued stretch; False if none of it is queued any more."""
-        with self.changed:
+        with self.lock:
             if stretch.over or not stretch.items:
                 return False
             stretch.items.append(item)

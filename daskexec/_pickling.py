@@ -61,10 +61,16 @@ def function_name(fn: Any) -> str:
     return name if isinstance(name, str) else type(fn).__name__
 
 
-#: What this thread runs on a worker: ``.executor``; and while it runs a call ``.within``, the
-#: same id, ``.give_thread_back``, and ``.given``, which makes the value of an earlier call from
-#: its key.
-running = threading.local()
+class _Running(threading.local):
+    """What this thread runs, on a worker."""
+
+    executor = ""  # id of the last executor that it was for
+    within = ""  # the same, while it runs a call
+    give_thread_back: Callable[[], None] | None = None  # while it runs a call
+    given: Callable[[str], Any] | None = None  # makes the value of an earlier call from its key
+
+
+running = _Running()
 
 #: ``resolve(future)`` returns what a future among arguments is pickled as, as ``__reduce__`` does.
 Resolve = Callable[[Future[Any]], tuple[Any, ...]]
@@ -111,7 +117,7 @@ class ArgumentPickler(_Pickler):
 def _restore_function(function: FunctionType, state: Any) -> None:
     setter, inner = state
     setter(function, inner)
-    assigned = main_globals.get(getattr(running, "executor", ""))
+    assigned = main_globals.get(running.executor)
     if assigned:
         function.__globals__.update(assigned)
 
@@ -152,6 +158,7 @@ def given_value(key: str) -> Any:
     Pickles of calls refer to such values by this function. A pickle refers to the same future
     once: within a call it is one object.
     """
+    assert running.given is not None
     return running.given(key)
 
 

@@ -630,7 +630,7 @@ class DaskExecutor(Executor):
         """
         from daskexec._pickling import running
 
-        executor = getattr(running, "within", "")
+        executor = running.within
         if not executor:
             raise RuntimeError(
                 "DaskExecutor.current() is for code that a DaskExecutor runs, on the thread of "
@@ -712,7 +712,7 @@ def _attach(executor: str, address: str, options: CallOptions) -> DaskExecutor:
 
     # The address may be another one there; but what runs a call is surely on its cluster.
     same = worker is not None and (
-        getattr(running, "within", "") == executor or worker.scheduler.address == address
+        running.within == executor or worker.scheduler.address == address
     )
     found: DaskExecutor | None
     if same:
