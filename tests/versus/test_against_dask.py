@@ -430,7 +430,8 @@ def test_21_a_wait_without_prospect_says_so(
         future = executor.submit(calls.identity, 1)
 
         def said() -> bool:
-            text = caplog.text + "".join(str(warning.message) for warning in recwarn)
+            text = "".join(r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING)
+            text += "".join(str(warning.message) for warning in recwarn)
             if future.done() and not future.cancelled():
                 text += str(future.exception())
             return missing in text
