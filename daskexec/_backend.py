@@ -27,6 +27,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -185,6 +186,7 @@ class DaskBackend:
         self._once = OncePlugin(executor, client.id) if once else None
         self._dead = Dead(client)
         self._roster = Roster(client, report, self._counted)
+        self._signs: dict[str, tuple[float, float]] = {}  # worker -> its last, and since when
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 
@@ -331,6 +333,18 @@ class DaskBackend:
     ) -> concurrent.futures.Future[dict[str, Any]]:
         """Take from a worker what waits behind a slow task: see `_remote.relieve`."""
         return self._run(self._relieve(key, worker, waiting))
+
+    def mute(self, patience: float) -> concurrent.futures.Future[list[dict[str, Any]]]:
+        """Describe every worker: address, name, seconds "mute" or 0, "keys" that it has then."""
+        return self._run(self._mute(patience))
+
+    def disown(self, key: str) -> None:
+        """Have nothing more to do with a task that no worker will begin, where it stands.
+
+        Not cancelled: see `_relieve`.
+        """
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._drop, key)
 
     def watch_ends(self) -> None:
         """Report when workers will end, now and whenever some have come or gone."""
@@ -545,6 +559,31 @@ class DaskBackend:
             kill.add_done_callback(self._kills.discard)
         else:  # nothing was heard of it, so it will not answer
             self._report(Stuck("", pid))
+
+    async def _mute(self, patience: float) -> list[dict[str, Any]]:
+        there = (await self.client.scheduler.identity(n_workers=-1))["workers"]
+        now, before = time.monotonic(), self._signs
+        self._signs = {}
+        patience += len(there) / 50  # where there are many they give signs more rarely
+        found: dict[str, dict[str, Any]] = {}
+        for address, worker in there.items():
+            sign = worker.get("last_seen", 0.0)
+            last, since = before.get(address, (sign, now))
+            self._signs[address] = sign, (since if last == sign else now)
+            mute = now - self._signs[address][1]
+            found[address] = {
+                "address": address,
+                "name": str(worker["name"]),
+                "mute": mute if mute >= patience else 0.0,
+                "keys": [],
+            }
+        silent = [address for address, worker in found.items() if worker["mute"]]
+        if silent:
+            keys = await self.client.scheduler.processing(workers=silent)
+            for address in silent:
+                # A worker that has gone in between has none; of others' tasks nothing is known.
+                found[address]["keys"] = [k for k in keys.get(address, ()) if k in self._futures]
+        return list(found.values())
 
     def _watch(self, future: RemoteFuture) -> None:
         self._fetching.release()
