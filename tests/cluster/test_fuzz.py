@@ -13,6 +13,7 @@ A few sequences by default, always the same. For more, and others each time::
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -100,9 +101,8 @@ class Pair:
     called_back: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        called_back = self.called_back  # not self: megabytes of results would be in a cycle
-        self.dask.add_done_callback(lambda _: called_back.append("dask"))
-        self.threads.add_done_callback(lambda _: called_back.append("threads"))
+        self.dask.add_done_callback(lambda _: self.called_back.append("dask"))
+        self.threads.add_done_callback(lambda _: self.called_back.append("threads"))
 
     @property
     def held(self) -> bool:
@@ -384,11 +384,8 @@ class Programs(RuleBasedStateMachine):
             self.release_all()
             self.dask.shutdown(wait=False, cancel_futures=True)
             self.threads.shutdown(wait=False, cancel_futures=True)
-            self.pairs, self.maps, self.ending = (
-                [],
-                [],
-                [],
-            )  # or what they hold stays until the next collection
+            self.pairs, self.maps, self.ending = [], [], []
+            gc.collect()  # what was drawn is in cycles of hypothesis, with megabytes of results
 
 
 @pytest.fixture(scope="module")
