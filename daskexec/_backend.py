@@ -27,6 +27,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
+import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -131,6 +132,8 @@ class DaskBackend:
     PULSE = 1.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
+    #: Seconds after which it is asked whether the workers are still there that do not answer.
+    LOOK = 0.5
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
@@ -185,6 +188,7 @@ class DaskBackend:
         self._once = OncePlugin(executor, client.id) if once else None
         self._dead = Dead(client)
         self._roster = Roster(client, report, self._counted)
+        self._signs: dict[str, tuple[float, float]] = {}  # worker -> its last, and since when
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 
@@ -331,6 +335,18 @@ class DaskBackend:
     ) -> concurrent.futures.Future[dict[str, Any]]:
         """Take from a worker what waits behind a slow task: see `_remote.relieve`."""
         return self._run(self._relieve(key, worker, waiting))
+
+    def mute(self, patience: float) -> concurrent.futures.Future[list[dict[str, Any]]]:
+        """Describe every worker: address, name, seconds "mute" or 0, "keys" that it has then."""
+        return self._run(self._mute(patience))
+
+    def disown(self, key: str) -> None:
+        """Have nothing more to do with a task that no worker will begin, where it stands.
+
+        Not cancelled: see `_relieve`.
+        """
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._drop, key)
 
     def watch_ends(self) -> None:
         """Report when workers will end, now and whenever some have come or gone."""
@@ -545,6 +561,31 @@ class DaskBackend:
             kill.add_done_callback(self._kills.discard)
         else:  # nothing was heard of it, so it will not answer
             self._report(Stuck("", pid))
+
+    async def _mute(self, patience: float) -> list[dict[str, Any]]:
+        there = (await self.client.scheduler.identity(n_workers=-1))["workers"]
+        now, before = time.monotonic(), self._signs
+        self._signs = {}
+        patience += len(there) / 50  # where there are many they give signs more rarely
+        found: dict[str, dict[str, Any]] = {}
+        for address, worker in there.items():
+            sign = worker.get("last_seen", 0.0)
+            last, since = before.get(address, (sign, now))
+            self._signs[address] = sign, (since if last == sign else now)
+            mute = now - self._signs[address][1]
+            found[address] = {
+                "address": address,
+                "name": str(worker["name"]),
+                "mute": mute if mute >= patience else 0.0,
+                "keys": [],
+            }
+        silent = [address for address, worker in found.items() if worker["mute"]]
+        if silent:
+            keys = await self.client.scheduler.processing(workers=silent)
+            for address in silent:
+                # A worker that has gone in between has none; of others' tasks nothing is known.
+                found[address]["keys"] = [k for k in keys.get(address, ()) if k in self._futures]
+        return list(found.values())
 
     def _watch(self, future: RemoteFuture) -> None:
         self._fetching.release()
@@ -796,7 +837,7 @@ class DaskBackend:
     async def _begun(self, keys: list[str]) -> set[str]:
         """Return which of these tasks a worker has begun, or may have; they begin no others."""
         begun: set[str] = set()
-        answers = await self.client.run(_remote.withdraw, keys, on_error="return")
+        answers = await self._ask(_remote.withdraw, keys)
         asked = set(answers)
         if not self._roster.workers <= asked:  # one has died, and may have begun any: see `Failed`
             await asyncio.sleep(self.AFTER_DEATH)
@@ -807,17 +848,47 @@ class DaskBackend:
             # One that has joined meanwhile may have been given them.
             joined = set(await self.client.nthreads(asynchronous=True)) - asked
             asked |= joined
-            answers = joined and await self.client.run(
-                _remote.withdraw, keys, workers=list(joined), on_error="return"
-            )
+            answers = await self._ask(_remote.withdraw, keys, workers=list(joined))
         return begun
 
+    async def _ask(
+        self, function: Any, *args: Any, workers: list[str] | None = None
+    ) -> dict[str, Any]:
+        """Return what a function returns on each worker; an OSError of one that has gone.
+
+        Dask would try to reach that for half a minute (``distributed.comm.timeouts.connect``),
+        and what all others have answered would have to wait for it.
+        """
+        if workers is None:
+            workers = [*await self.client.nthreads(asynchronous=True)]
+        answers: dict[str, Any] = {}
+        while workers:
+            asking = asyncio.ensure_future(
+                self.client.run(function, *args, workers=workers, on_error="return")
+            )
+            asking.add_done_callback(_taken_note_of)
+            try:
+                while not (await asyncio.wait([asking], timeout=self.LOOK))[0]:
+                    there = await self.client.nthreads(asynchronous=True)
+                    if not there.keys() >= set(workers):
+                        break
+                else:
+                    return {**answers, **asking.result()}
+            finally:
+                asking.cancel()
+            gone = [worker for worker in workers if worker not in there]
+            answers.update((worker, OSError(f"{worker} has gone")) for worker in gone)
+            workers = [worker for worker in workers if worker in there]
+        return answers
+
     async def _abandon(self, keys: list[str]) -> None:
-        await self.client.run(_remote.abandon, keys, on_error="return")
+        await self._ask(_remote.abandon, keys)
 
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
-        answers = await self.client.run(_remote.relieve, key, waiting, workers=[worker])
-        answer: dict[str, Any] = answers[worker]
+        said = (await self._ask(_remote.relieve, key, waiting, workers=[worker]))[worker]
+        if isinstance(said, BaseException):
+            raise said
+        answer: dict[str, Any] = said
         if answer["barred"]:
             # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
             begun = await self._begun(answer["barred"])
@@ -872,3 +943,9 @@ class DaskBackend:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _taken_note_of(task: asyncio.Future[Any]) -> None:
+    """Say nothing of how a question ends that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()

@@ -15,7 +15,8 @@ that share a cluster do not share slots, and one that is left is taken over with
 A slot belongs to one attempt of one task, from when it is sent until it is settled. The client
 hands slots out; a worker that is given a task whose slot is already marked does not run it. Nor
 does it if the slot has gone to another task since: then this one is settled, and Dask runs it
-again just because its worker died before its result was released.
+again just because its worker died before its result was released. Or it was *barred*: it was taken
+back from a worker that gives no sign. So a worker looks at the turn after it has marked, too.
 
 A process that is to be killed, since a call in it took too long, is *doomed* first: it is written
 on the board as well, and a process that finds itself there begins no task any more. It marks a
@@ -141,6 +142,18 @@ class Board:
         if slot >= 0:
             self._next_turn(slot)
             self._free.append(slot)
+
+    def bar(self, slot: int) -> bool:
+        """Have no worker begin a slot's task any more; False if one has, or is about to.
+
+        Written before it is looked, as of the doomed: one of the two sees the other.
+        """
+        turn = self.turn(slot)
+        self._next_turn(slot)
+        if self.read(slot) == (0, 0):
+            return True
+        _TURN.pack_into(self._map, slot * _WIDTH, turn)  # its results are found by that
+        return False
 
     def _next_turn(self, slot: int) -> int:
         place = slot * _WIDTH

@@ -621,6 +621,19 @@ class Ledger:
             pid, stage = board.read(slot)
             return (slot, board.turn(slot), pid, stage) if stage and stage != DECLINED else None
 
+    def oldest_sent(self) -> float | None:
+        """Return when the task was sent that has been longest on its way, by the wall clock."""
+        with self.changed:
+            first = next(iter(self.sent.values()), None)  # entered in this order
+            return None if first is None else first.sent_at
+
+    def bar(self, task: Task) -> bool:
+        """Have no worker begin a sent task any more; False if one may have."""
+        with self.changed:
+            if self.board is None or task.slot < 0 or task.key not in self.sent:
+                return False
+            return task.started is None and self.board.bar(task.slot)
+
     def again(self, task: Task, begun: int = 0, *, alone: bool = False, ran: bool = False) -> None:
         """Queue what a task has not told of, from its member `begun` on, for another attempt.
 

@@ -253,6 +253,12 @@ class Backend(Protocol):
     ) -> concurrent.futures.Future[dict[str, Any]]:
         """Take from a worker what waits behind a slow task: see `daskexec._remote.relieve`."""
 
+    def mute(self, patience: float) -> concurrent.futures.Future[list[dict[str, Any]]]:
+        """Describe every worker: address, name, seconds "mute" or 0, "keys" that it has then."""
+
+    def disown(self, key: str) -> None:
+        """Have nothing more to do with a task that no worker will begin; does not block."""
+
     def value_future(self, key: str, name: str) -> Any:
         """Return the cluster's own future, called `name`, for the value of a task of one call."""
 

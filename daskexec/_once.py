@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ __all__ = ["Dead", "Lost", "OncePlugin"]
 _LOG = logging.getLogger("daskexec")
 #: Results that were lost, of which the scheduler knows where they were.
 _REMEMBERED = 10_000
+#: Seconds in which the scheduler is done with a silent worker: its nanny is given 30 of them.
+_RECENT = 120.0
 _PLAIN = "0000"  # the end of a key that is a call's plain value, not an attempt to run it
 
 
@@ -94,6 +97,17 @@ def lost_on(plugin: str, key: str, dask_scheduler: Any = None) -> list[Any]:
     """Return the worker that a task had ended on, if its result was lost; on the scheduler."""
     found = dask_scheduler.plugins.get(plugin)
     return [] if found is None else list(found.lost.get(key, ()))
+
+
+def silence_of(worker: str, dask_scheduler: Any = None) -> float:
+    """Return the seconds of silence for which a worker was removed; 0 if not. On the scheduler."""
+    for at, event in reversed(dask_scheduler.get_events("scheduler")):
+        if time.time() - at > _RECENT:  # of another worker, which had the same address
+            break
+        silent = isinstance(event, dict) and event.get("action") == "worker-ttl-timed-out"
+        if silent and worker in event["workers"]:
+            return float(event["ttl"])
+    return 0.0
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,9 @@ class Dead:
         Of the end of a process, that is, which was not that of its job, or its host.
         """
         host, fate = worker.address.rpartition(":")[0], ""
+        silence = await self._silence_of(worker)
+        if silence:
+            fate = f"{silence}. It has no nanny that answers: the call may still be running there"
         asked = [worker.nanny] if worker.nanny else []
         with contextlib.suppress(Exception):
             there = await self._client.nthreads(asynchronous=True)
@@ -186,9 +203,24 @@ class Dead:
                 continue
             if address == worker.nanny:
                 fate = said or "its process ended"
+                if silence:  # it was killed for that, however that looks to the nanny
+                    fate = f"{silence}, and had its nanny end its process"
             if left is not None:
                 return address, left, fate
         return "", None, fate
+
+    async def _silence_of(self, worker: Any) -> str:
+        """Say that the scheduler has removed a worker for its silence, if it has."""
+        seconds = 0.0
+        with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
+            question = self._client.run_on_scheduler(silence_of, worker.address)
+            seconds = await asyncio.wait_for(question, self.LIMIT)
+        if not seconds:
+            return ""
+        return (
+            f"the scheduler removed it, as it had given no sign for {seconds:.3g} s "
+            f"(distributed.scheduler.worker-ttl): stopped, cut off, or in a call that held the GIL"
+        )
 
     async def _run(self, address: str, function: Any, worker: Any, *args: Any) -> Any:
         question = self._client.run(

@@ -5,7 +5,7 @@ object is a Dask value of its own, scattered once and copied from worker to work
 as coroutines on the client's event loop.
 
 Names of Dask that are used here: ``Client.submit``, ``scatter``, ``replicate``, ``nthreads``,
-``rpc`` and ``amm.stop``; ``Future.status`` and ``key``.
+``scheduler.ncores_running``, ``rpc`` and ``amm.stop``; ``Future.status`` and ``key``.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class Placing:
     REACH = 3.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
     PAUSE = 0.1
+    #: Seconds after which it is asked whether a worker is still there that takes an object.
+    LOOK = 0.5
 
     def __init__(
         self,
@@ -86,6 +88,7 @@ class Placing:
         self._reachable = direct  # the workers, by this client; None: not tried yet
         self.workers = 0
         self._places_kept = False
+        self._turn = secrets.randbelow(1 << 16)  # of the worker that an object is sent to first
 
     def lost(self, keys: set[str]) -> None:
         """Note that no worker has these any more."""
@@ -155,10 +158,32 @@ class Placing:
                     await self._client.amm.stop()
         if self._reachable is None:
             self._reachable = await self._reach(next(iter(workers)))
-        futures = await self._client.scatter(
-            {key: large.frames}, direct=self._reachable, hash=False, asynchronous=True
-        )
+        running = await self._client.scheduler.ncores_running(workers=None)
+        self._turn += 1
+        target = sorted(running or workers)[self._turn % len(running or workers)]
+        futures = await self._scatter_to(target, {key: large.frames})
         placed.future, placed.copies = futures[key], 1
+
+    async def _scatter_to(self, worker: str, data: dict[str, Any]) -> Any:
+        """Send data to a worker; OSError as soon as the scheduler knows that it has gone.
+
+        Dask would try to reach it for half a minute (``distributed.comm.timeouts.connect``).
+        """
+        sending = asyncio.ensure_future(
+            self._client.scatter(
+                data, workers=[worker], direct=self._reachable, hash=False, asynchronous=True
+            )
+        )
+        sending.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            while True:
+                done, _ = await asyncio.wait([sending], timeout=self.LOOK)
+                if done:
+                    return sending.result()
+                if worker not in await self._client.nthreads(asynchronous=True):
+                    raise OSError(f"{worker} has gone while it was sent a large object")
+        finally:
+            sending.cancel()
 
     async def _reach(self, address: str) -> bool:
         """Tell whether this process can talk to a worker without the scheduler's help."""

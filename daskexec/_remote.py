@@ -218,6 +218,9 @@ def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
                 left = board.recover(ticket.slot, ticket.turn, pid)
                 return Outcome("refused", left, pid=pid, detail=stage)
             board.mark(ticket.slot, INITIALIZING if ticket.has_initializer else RUNNING)
+            if not board.has_turn(ticket.slot, ticket.turn):  # barred just now
+                board.decline(ticket.slot)
+                return Outcome("withdrawn", [])
             # For whichever executor: its client marks that on the board of its own.
             if _doomed or any(one.doomed() for one in tuple(_boards.values())):
                 board.decline(ticket.slot)

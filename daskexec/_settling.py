@@ -45,6 +45,7 @@ from daskexec._messages import (
     Threads,
     Waits,
 )
+from daskexec._mute import Behind, Mute
 from daskexec._parcel import loaded
 from daskexec._patience import Patience
 from daskexec._pickling import load
@@ -136,6 +137,13 @@ class Settler:
         self._warned: set[str] = set()  # packages of which versions differ
         self._addresses: dict[int, str] = {}  # of workers, by process; of use on this machine
         self._supervision = Supervision(patience.warn_after)
+        self._behind = Behind(
+            ledger,
+            lambda: self.line,
+            self.inbox.put,
+            lambda task: self.withdrawn({task.key}, task),
+            self._supervision,
+        )
         self._adrift: list[Task] = []  # of which nothing but the board will tell any more
         self._opaque = opaque
         self._load_error = Unloaded if opaque else Failure.load
@@ -225,10 +233,12 @@ class Settler:
         elif isinstance(message, _Adrift):
             self._adrift.append(message.task)
             self._find_adrift()
+        elif isinstance(message, Mute):
+            self._behind.told(message)
         elif isinstance(message, _Pause):
             message.begun.set()
             message.over.wait()
-        if message is not CHECK and not isinstance(message, Threads):
+        if message is not CHECK and not isinstance(message, (Threads, Mute)):
             self._supervision.heard()
         self.limits.look()
         self._check()
@@ -252,6 +262,7 @@ class Settler:
             reason = complaint
             self._give_up(lambda: BrokenExecutor(reason))
             return
+        self._behind.look()
         backend = line.backend
         self._supervision.look(
             self._ledger.pending > 0,

@@ -22,6 +22,7 @@ __all__ = ["Supervision", "say"]
 
 #: Seconds in which a scheduler that is well answers.
 _OWED = 0.1
+_WAITING = "DaskExecutor is waiting: "
 _LOG = logging.getLogger("daskexec")
 
 
@@ -54,6 +55,7 @@ class Supervision:
         self._next = 0.0  # seconds of silence at which the next look, or warning, is due
         self._warned = ""  # of whom, since they were last heard
         self._seen: dict[str, tuple[float, float]] = {}  # worker -> its last sign, and since when
+        self._mute_next: dict[str, float] = {}  # mute worker -> seconds at which to say so again
 
     def heard(self) -> None:
         """Note that something has come from the cluster."""
@@ -94,8 +96,8 @@ class Supervision:
             self._warn(
                 quiet,
                 f"the scheduler at {address}",
-                f"the scheduler at {address} has not answered for {silent:.0f} s: it is stopped, "
-                f"overloaded or cut off. Calls that run go on; if it is lost for good, "
+                f"{_WAITING}the scheduler at {address} has not answered for {silent:.0f} s: it is "
+                f"stopped, overloaded or cut off. Calls that run go on; if it is lost for good, "
                 f"they fail with SchedulerLost when the connection breaks",
             )
             return
@@ -107,6 +109,27 @@ class Supervision:
             return  # the scheduler does not say just now; the next look asks again
         self._next = quiet + max(self.warn_after, len(there) / 50)
         self._judge(there, quiet)
+
+    def mute(self, workers: list[dict[str, Any]]) -> None:
+        """Warn, if need be, of workers that give no sign while others go on.
+
+        Parameters
+        ----------
+        workers : list of dict
+            Those that have calls, all of them: address, name, and "mute", in seconds.
+        """
+        if self._clock() - self._heard >= self.warn_after:
+            return  # nothing comes from anybody: see `look`
+        before, self._mute_next = self._mute_next, {}
+        new = []
+        for worker in workers:
+            seconds, due = worker["mute"], before.get(worker["address"], self.warn_after)
+            if seconds >= due:
+                new.append(worker)
+                due = seconds + min(seconds, 3600.0)
+            self._mute_next[worker["address"]] = due
+        if new:
+            say(_of_mute(new, max(worker["mute"] for worker in new)))
 
     def _judge(self, there: list[dict[str, Any]], quiet: float) -> None:
         now = self._clock()
@@ -122,27 +145,29 @@ class Supervision:
         paused = [w for w in there if w["paused"]]
         if mute:
             names = _names(mute)
-            self._warn(
-                quiet,
-                names,
-                f"{names} {_have(mute)} given no sign for "
-                f"{max(now - self._seen[w['address']][1] for w in mute):.0f} s: stopped, "
-                f"overloaded, cut off, or in a call that holds the GIL. What runs there goes on "
-                f"if it does; a worker that is lost is noticed by Dask in time",
-            )
+            seconds = max(now - self._seen[w["address"]][1] for w in mute)
+            self._warn(quiet, names, _of_mute(mute, seconds))
         elif paused and len(paused) == len(there):
             names = _names(paused)
             self._warn(
                 quiet,
                 names,
-                f"{names} {_have(paused)} paused: Dask begins no call there, as their memory is "
-                f"nearly used up. Free some, or use workers with more",
+                f"{_WAITING}{names} {_have(paused)} paused: Dask begins no call there, as their "
+                f"memory is nearly used up. Free some, or use workers with more",
             )
 
     def _warn(self, quiet: float, whom: str, what: str) -> None:
         self._warned = whom
         self._next = quiet + min(max(quiet, self.warn_after), 3600.0)
-        say(f"DaskExecutor is waiting: {what}")
+        say(what)
+
+
+def _of_mute(workers: list[dict[str, Any]], seconds: float) -> str:
+    return (
+        f"{_WAITING}{_names(workers)} {_have(workers)} given no sign for {seconds:.0f} s: "
+        f"stopped, overloaded, cut off, or in a call that holds the GIL. What runs there goes on "
+        f"if it does; a worker that is lost is noticed by Dask in time"
+    )
 
 
 def _names(workers: list[dict[str, Any]]) -> str:

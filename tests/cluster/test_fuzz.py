@@ -13,6 +13,7 @@ A few sequences by default, always the same. For more, and others each time::
 from __future__ import annotations
 
 import concurrent.futures
+import gc
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -133,6 +134,7 @@ class Programs(RuleBasedStateMachine):
         self.threads = ThreadPoolExecutor(WORKERS)
         self.pairs: list[Pair] = []
         self.maps: list[tuple[Iterator[Any], Iterator[Any], bool]] = []
+        self.ending: list[Future[Any]] = []  # which are to come to whatever they come to
         self.shut = False
         self.crashes = 0
         self.gates = tempfile.mkdtemp(dir=self.folder)
@@ -337,11 +339,23 @@ class Programs(RuleBasedStateMachine):
             self.release_all()
         for executor in (self.dask, self.threads):
             executor.shutdown(wait=wait, cancel_futures=cancel)
+        if cancel:
+            self.forget_cancelled()
         self.shut = True
-        if wait and not cancel:
+        if wait:
+            assert all(future.done() for future in self.ending)
             assert all(pair.dask.done() for pair in self.pairs)
         # What of them was cancelled is a matter of time; what is taken on demand is refused now.
         self.maps = [] if cancel else [each for each in self.maps if not each[2]]
+
+    def forget_cancelled(self) -> None:
+        """Have no more to do with what a shutdown has cancelled, but that it ends.
+
+        What is with the workers finishes, as what is in a process pool's call queue does; on
+        threads all is cancelled that has not begun, and ``wait`` never hears of it.
+        """
+        self.ending += [pair.dask for pair in self.pairs if pair.threads.cancelled()]
+        self.pairs = [pair for pair in self.pairs if not pair.threads.cancelled()]
 
     # -- the end -----------------------------------------------------------------------------
 
@@ -356,7 +370,7 @@ class Programs(RuleBasedStateMachine):
         try:
             self.release_all()
             both = [future for pair in self.pairs for future in (pair.dask, pair.threads)]
-            assert not concurrent.futures.wait(both, LIMIT).not_done
+            assert not concurrent.futures.wait([*both, *self.ending], LIMIT).not_done
             for pair in self.pairs:
                 if not self.was_killed(pair):
                     assert outcome(pair.dask.result) == outcome(pair.threads.result)
@@ -370,6 +384,8 @@ class Programs(RuleBasedStateMachine):
             self.release_all()
             self.dask.shutdown(wait=False, cancel_futures=True)
             self.threads.shutdown(wait=False, cancel_futures=True)
+            self.pairs, self.maps, self.ending = [], [], []
+            gc.collect()  # what was drawn is in cycles of hypothesis, with megabytes of results
 
 
 @pytest.fixture(scope="module")

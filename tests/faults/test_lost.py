@@ -10,14 +10,19 @@ from pathlib import Path
 import psutil
 import pytest
 from daskexec_testing import calls
-from daskexec_testing.gates import Gates, eventually, said
+from daskexec_testing.gates import Gate, Gates, Journal, eventually, said
 from daskexec_testing.processes import Program, running_cluster
 
-from daskexec import DaskExecutor, SchedulerLost
+from daskexec import DaskExecutor, SchedulerLost, WorkerDied
 
 pytestmark = pytest.mark.timeout(90)
 
 LIMIT = 30
+
+
+def _note_pid_and_wait(journal: Journal, release: Gate) -> None:
+    journal.write(os.getpid())
+    release.wait()
 
 
 def test_scheduler_is_restarted(tmp_path: Path, gates: Gates) -> None:
@@ -82,6 +87,36 @@ def test_cluster_is_closed(gates: Gates) -> None:
     with pytest.raises(BrokenExecutor):
         executor.submit(calls.identity, 1).result(LIMIT)
     executor.shutdown()
+
+
+@pytest.mark.parametrize("nanny", [True, False])
+def test_a_worker_is_removed_for_its_silence(
+    tmp_path: Path, gates: Gates, monkeypatch: pytest.MonkeyPatch, nanny: bool
+) -> None:
+    """The error says that it was, and, without a nanny, that the call may still be running."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "5s")  # Dask takes no less
+    journal, release = gates.journal(), gates.gate()
+    with running_cluster(tmp_path, 0) as cluster:
+        for name in ("first", "second"):
+            cluster.add_worker(name, 1, *(() if nanny else ("--no-nanny",)))
+        with DaskExecutor(cluster=cluster.address) as executor:
+            future = executor.submit(_note_pid_and_wait, journal, release)
+            eventually(lambda: journal.lines() and future.running())
+            pid = int(journal.lines()[0])
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                error = future.exception(LIMIT)
+            finally:
+                if psutil.pid_exists(pid):
+                    os.kill(pid, signal.SIGCONT)
+            assert isinstance(error, WorkerDied)
+            assert "removed it, as it had given no sign for 5 s" in error.reason
+            assert ("may still be running there" in error.reason) is not nanny
+            assert ("had its nanny end its process" in error.reason) is nanny
+            assert error.attempts == 1
+            release.open()
+            assert executor.submit(calls.identity, 1).result(LIMIT) == 1
+    assert len(journal.lines()) == 1
 
 
 BACKLOG = """

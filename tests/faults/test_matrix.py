@@ -80,7 +80,13 @@ MATRIX: dict[str, tuple[str, ...]] = {
     ),
     "scheduler is stopped, then continued": ("faults/test_given.py::test_scheduler_is_stopped",),
     "worker is stopped, then continued": ("faults/test_given.py::test_worker_is_stopped",),
-    "a call holds the GIL": ("faults/test_own.py::test_a_call_holds_the_gil",),
+    "scheduler removes a worker for its silence": (
+        "faults/test_lost.py::test_a_worker_is_removed_for_its_silence",
+    ),
+    "a call holds the GIL": (
+        "faults/test_own.py::test_a_call_holds_the_gil",
+        "faults/test_own.py::test_calls_behind_one_that_holds_the_gil",
+    ),
     "client or cluster is closed under us": (
         "cluster/test_remote.py::test_client_closed_under_us",
         "faults/test_lost.py::test_cluster_is_closed",

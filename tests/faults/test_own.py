@@ -66,6 +66,33 @@ def test_killer_in_a_call_of_a_call(gates: Gates) -> None:
     assert journal.lines() == ["x"]
 
 
+def _hold_the_gil_soon() -> str:
+    time.sleep(0.03)  # others are sent meanwhile; less than makes a call slow
+    ctypes.PyDLL(None).sleep(16)
+    return "over"
+
+
+def _note_slowly(journal: Any, line: int) -> None:
+    time.sleep(0.02)
+    journal.write(line)
+
+
+def test_calls_behind_one_that_holds_the_gil(
+    gates: Gates, recwarn: pytest.WarningsRecorder
+) -> None:
+    """What was sent to its worker before runs elsewhere, once; a warning comes meanwhile."""
+    journal = gates.journal()
+    with DaskExecutor(2, sharing="never", warn_after=1) as executor:
+        assert executor.submit(calls.identity, 1).result(LIMIT) == 1
+        future = executor.submit(_hold_the_gil_soon)
+        others = [executor.submit(_note_slowly, journal, i) for i in range(300)]
+        assert not wait(others, 14).not_done  # with something to hear of nearly all the time
+        assert not future.done()
+        assert said("holds the GIL", recwarn)
+        assert future.result(LIMIT) == "over"
+    assert sorted(map(int, journal.lines())) == list(range(300))
+
+
 def test_a_call_holds_the_gil(gates: Gates, recwarn: pytest.WarningsRecorder) -> None:
     """Its worker gives no sign, which a warning says; others go on; it ends as it would."""
     started = gates.gate()

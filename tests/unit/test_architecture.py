@@ -74,6 +74,7 @@ FLOORS = {
     "_endings": 5,
     "_killing": 5,
     "_limits": 5,
+    "_mute": 5,
     "_settling": 5,
     "clusters": 7,
     "_dispatcher": 6,

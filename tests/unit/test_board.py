@@ -65,6 +65,18 @@ def test_a_released_slot_is_nobody_s(boards: tuple[Board, Board]) -> None:
     assert not worker.has_turn(slot, turn)
 
 
+def test_a_barred_slot_is_not_begun(boards: tuple[Board, Board]) -> None:
+    """A task that is barred must not run; one that was begun cannot be, and keeps its turn."""
+    client, worker = boards
+    slot, turn = client.acquire()
+    other, other_turn = client.acquire()
+    worker.mark(other, RUNNING)
+    assert client.bar(slot)
+    assert not worker.has_turn(slot, turn)
+    assert not client.bar(other)
+    assert worker.has_turn(other, other_turn)
+
+
 def test_results_are_recovered(boards: tuple[Board, Board]) -> None:
     """Small results that were left are found, in order, by slot and turn."""
     client, worker = boards

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
-from daskexec._once import Dead, Left, Lost, OncePlugin, lost_on
+from daskexec._once import Dead, Left, Lost, OncePlugin, lost_on, silence_of
 from daskexec._remote import LOST
 
 EXECUTOR = "ab" * 10
@@ -65,3 +66,13 @@ def test_ended_elsewhere_before() -> None:
     left = asyncio.run(Asked(Client()).left_of_any(KEY, "second", "plugin"))
     assert left == Left(True, [b"result"], "it fell")
     assert Lost("a", "b", "c", "d", 1).name == "b"
+
+
+def test_a_removal_for_silence_is_known() -> None:
+    """By the scheduler's own events; not by one of a worker that had the address long ago."""
+    events = [
+        (at, {"action": "worker-ttl-timed-out", "workers": [worker], "ttl": 5.0})
+        for at, worker in [(time.time() - 1000, "old"), (time.time(), "new")]
+    ]
+    scheduler = SimpleNamespace(get_events=lambda topic: (*events, (time.time(), "text")))
+    assert [silence_of(w, scheduler) for w in ("old", "new", "other")] == [0.0, 5.0, 0.0]

@@ -105,3 +105,20 @@ def test_warnings_that_are_errors_strike_nobody(caplog: pytest.LogCaptureFixture
         warnings.simplefilter("error")
         say("no worker")
     assert caplog.messages == ["no worker"]
+
+
+def test_a_mute_worker_is_said_though_others_answer() -> None:
+    """At growing intervals, and from the beginning again when it had come back."""
+    clock = Clock()
+    sup = Supervision(clock=clock)
+    said = []
+    for second in [*range(50), *range(8)]:
+        clock.now += 1
+        sup.heard()
+        mute = {"address": "tcp://a:1", "name": "a", "mute": float(second)}
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            sup.mute([mute] if second else [])
+        said += [second for _ in caught]
+        assert all("worker a (tcp://a:1) has given no sign" in str(w.message) for w in caught)
+    assert said == [5, 10, 20, 40, 5]
