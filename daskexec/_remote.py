@@ -137,10 +137,13 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
 
     `needed`: the large objects and, after these, the outcomes of earlier calls that it needs.
     """
+    worker = get_worker()
+    lost = _lost(worker, ticket.key)
+    if lost:  # whatever else keeps it from being run here, it is not to be sent again
+        return Outcome("refused", lost, detail=FINISHED)
     run = Run(ticket, needed)
     if run.missing:
         return Outcome("missing", [key.encode() for key in run.missing], count=0)
-    worker = get_worker()
     watch = _Watch(worker, run)
     if ticket.once and ticket.slot < 0 and not _ask(worker, _claim(worker, ticket.key)):
         return Outcome("refused", [], detail=RUNNING)
@@ -226,9 +229,6 @@ def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
         elif _doomed:
             return Outcome("withdrawn", [], detail=_DOOMED)
         else:
-            lost = _lost(watch.worker, key)
-            if lost:
-                return Outcome("refused", lost, detail=FINISHED)
             watch.trail = mark_begun(watch.worker, key)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
