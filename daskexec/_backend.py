@@ -557,6 +557,8 @@ class DaskBackend:
             status = future.status
         if future.key not in self._futures:
             return
+        if status != "finished" and await self._has_run(future):
+            return
         if status != "finished" and future.key in self._values and await self._misses(future):
             return
         if status == "cancelled" and future.key in self._needs and self.alive():
@@ -582,6 +584,24 @@ class DaskBackend:
             self._report(Failed(future.key, lost))
         else:
             self._lose()
+
+    async def _has_run(self, future: RemoteFuture) -> bool:
+        """Report a task as lost with its worker, if it was, and what it needs was lost as well.
+
+        Dask cannot compute it anew then, and so no worker is there to refuse that. What it needs
+        can be had again, and the task is sent again for that: but not if it has run.
+        """
+        key, error = future.key, future._state.exception
+        if self._once is None or not (key in self._values or key in self._needs):
+            return False
+        killed = isinstance(error, KilledWorker) and error.task == key  # not what it needs
+        if not killed and self.alive():
+            where = await self._dead.lost_at(key, self._once.name)
+            if where is not None:
+                error, killed = KilledWorker(key, where, 0), True
+        if killed and self._drop(key) is not None:
+            await self._report_killed(key, error)
+        return killed
 
     async def _report_killed(self, key: str, error: KilledWorker) -> None:
         assert self._once is not None
