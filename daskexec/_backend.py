@@ -44,7 +44,7 @@ from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Done, Failed, Lost, Stuck, Surveyed, There
-from daskexec._once import Dead, OncePlugin
+from daskexec._once import Dead, OncePlugin, bar
 from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
 from daskexec._roster import Roster
@@ -839,6 +839,11 @@ class DaskBackend:
         answers = await self.client.run(_remote.relieve, key, waiting, workers=[worker])
         answer: dict[str, Any] = answers[worker]
         if answer["barred"]:
+            if (
+                self._once is not None
+            ):  # or workers that join later may be given them, and run them
+                with contextlib.suppress(Exception):  # the connection is going, or not allowed
+                    await self.client.run_on_scheduler(bar, answer["barred"])
             # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
             begun = await self._begun(answer["barred"])
             answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]

@@ -28,9 +28,9 @@ from distributed import SchedulerPlugin
 
 from daskexec import _marks
 from daskexec._marks import executor_of
-from daskexec._remote import LOST
+from daskexec._remote import BARRED, LOST
 
-__all__ = ["Dead", "Lost", "OncePlugin"]
+__all__ = ["Dead", "Lost", "OncePlugin", "bar"]
 
 _LOG = logging.getLogger("daskexec")
 #: Results that were lost, of which the scheduler knows where they were.
@@ -96,6 +96,14 @@ def lost_on(plugin: str, key: str, dask_scheduler: Any = None) -> list[Any]:
     """Return the worker that a task had ended on, if its result was lost; on the scheduler."""
     found = dask_scheduler.plugins.get(plugin)
     return [] if found is None else list(found.lost.get(key, ()))
+
+
+def bar(keys: list[str], dask_scheduler: Any = None) -> None:
+    """Have no worker begin some tasks that gets them from now on; on the scheduler."""
+    for key in keys:
+        task = dask_scheduler.tasks.get(key)
+        if task is not None:
+            task.annotations = {**(task.annotations or {}), BARRED: True}
 
 
 @dataclass(frozen=True)
