@@ -530,7 +530,7 @@ def _compare(account: Account, first: Figures, last: Figures) -> None:
         account.fault(f"descriptors: {first.descriptors} became {last.descriptors}")
     if last.children > first.children:
         account.fault(f"child processes: {first.children} became {last.children}")
-    if last.megabytes > 1.1 * first.megabytes + 10:
+    if last.megabytes > 1.2 * first.megabytes + 20:
         account.fault(f"memory: {first.megabytes:.0f} MB became {last.megabytes:.0f} MB")
 
 
