@@ -45,7 +45,7 @@ from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Done, Failed, Lost, Stuck, Surveyed, There
-from daskexec._once import Dead, OncePlugin
+from daskexec._once import Dead, OncePlugin, bar
 from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
 from daskexec._roster import Roster
@@ -598,6 +598,8 @@ class DaskBackend:
             status = future.status
         if future.key not in self._futures:
             return
+        if status != "finished" and await self._has_run(future):
+            return
         if status != "finished" and future.key in self._values and await self._misses(future):
             return
         if status == "cancelled" and future.key in self._needs and self.alive():
@@ -623,6 +625,24 @@ class DaskBackend:
             self._report(Failed(future.key, lost))
         else:
             self._lose()
+
+    async def _has_run(self, future: RemoteFuture) -> bool:
+        """Report a task as lost with its worker, if it was, and what it needs was lost as well.
+
+        Dask cannot compute it anew then, and so no worker is there to refuse that. What it needs
+        can be had again, and the task is sent again for that: but not if it has run.
+        """
+        key, error = future.key, future._state.exception
+        if self._once is None or not (key in self._values or key in self._needs):
+            return False
+        killed = isinstance(error, KilledWorker) and error.task == key  # not what it needs
+        if not killed and self.alive():
+            where = await self._dead.lost_at(key, self._once.name)
+            if where is not None:
+                error, killed = KilledWorker(key, where, 0), True
+        if killed and self._drop(key) is not None:
+            await self._report_killed(key, error)
+        return killed
 
     async def _report_killed(self, key: str, error: KilledWorker) -> None:
         assert self._once is not None
@@ -890,6 +910,11 @@ class DaskBackend:
             raise said
         answer: dict[str, Any] = said
         if answer["barred"]:
+            if (
+                self._once is not None
+            ):  # or workers that join later may be given them, and run them
+                with contextlib.suppress(Exception):  # the connection is going, or not allowed
+                    await self.client.run_on_scheduler(bar, answer["barred"])
             # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
             begun = await self._begun(answer["barred"])
             answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]

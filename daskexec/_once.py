@@ -29,9 +29,9 @@ from distributed import SchedulerPlugin
 
 from daskexec import _marks
 from daskexec._marks import executor_of
-from daskexec._remote import LOST
+from daskexec._remote import BARRED, LOST
 
-__all__ = ["Dead", "Lost", "OncePlugin"]
+__all__ = ["Dead", "Lost", "OncePlugin", "bar"]
 
 _LOG = logging.getLogger("daskexec")
 #: Results that were lost, of which the scheduler knows where they were.
@@ -78,6 +78,8 @@ class OncePlugin(SchedulerPlugin):
             if finish == "released" and worker is not None and task is not None:
                 lost = [worker.address, str(worker.name), worker.nanny or ""]
                 lost += [worker.local_directory, worker.pid]
+                # Not twice: what was lost the second time was a worker's refusal to run it.
+                lost = (task.annotations or {}).get(LOST, lost)
                 task.annotations = {**(task.annotations or {}), LOST: lost}
                 self.lost[key] = lost
                 while len(self.lost) > _REMEMBERED:
@@ -108,6 +110,14 @@ def silence_of(worker: str, dask_scheduler: Any = None) -> float:
         if silent and worker in event["workers"]:
             return float(event["ttl"])
     return 0.0
+
+
+def bar(keys: list[str], dask_scheduler: Any = None) -> None:
+    """Have no worker begin some tasks that gets them from now on; on the scheduler."""
+    for key in keys:
+        task = dask_scheduler.tasks.get(key)
+        if task is not None:
+            task.annotations = {**(task.annotations or {}), BARRED: True}
 
 
 @dataclass(frozen=True)
@@ -174,13 +184,18 @@ class Dead:
         left = await self.left_of(key, worker)
         if left.begun:
             return left
+        lost = await self.lost_at(key, plugin)
+        if lost is None:
+            return left
+        before = await self.left_of(key, lost)
+        return Left(True, before.bodies, before.fate)
+
+    async def lost_at(self, key: str, plugin: str) -> Any:
+        """Return the `Lost` worker that a task had ended on, if its result was lost, or None."""
         lost: Any = ()
         with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
             lost = await self._client.run_on_scheduler(lost_on, plugin, key)
-        if not lost:
-            return left
-        before = await self.left_of(key, Lost(*lost))
-        return Left(True, before.bodies, before.fate)
+        return Lost(*lost) if lost else None
 
     async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
         """Return who has answered, and what `begun_by` says; "" is said of no end of a process.

@@ -43,6 +43,7 @@ from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
 
 __all__ = [
+    "BARRED",
     "LOST",
     "PROCESS",
     "EndPlugin",
@@ -81,6 +82,8 @@ _BOARDS = 32
 
 #: Annotation of a task whose result was lost with its worker: see `daskexec._once`.
 LOST = "daskexec-lost"
+#: Annotation of a task that no worker is to begin which is given it from now on.
+BARRED = "daskexec-barred"
 #: Seconds between two refusals of a worker that is about to end.
 _REFUSALS = 0.25
 #: Seconds that a task waits to be heard of before it runs, where it must be.
@@ -137,10 +140,15 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
 
     `needed`: the large objects and, after these, the outcomes of earlier calls that it needs.
     """
+    worker = get_worker()
+    notes = _annotations(worker, ticket.key)
+    if LOST in notes:  # whatever else keeps it from being run here, it is not to be sent again
+        return Outcome("refused", list(notes[LOST]), detail=FINISHED)
+    if BARRED in notes:
+        return Outcome("withdrawn", [])
     run = Run(ticket, needed)
     if run.missing:
         return Outcome("missing", [key.encode() for key in run.missing], count=0)
-    worker = get_worker()
     watch = _Watch(worker, run)
     if ticket.once and ticket.slot < 0 and not _ask(worker, _claim(worker, ticket.key)):
         return Outcome("refused", [], detail=RUNNING)
@@ -229,9 +237,6 @@ def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
         elif _doomed:
             return Outcome("withdrawn", [], detail=_DOOMED)
         else:
-            lost = _lost(watch.worker, key)
-            if lost:
-                return Outcome("refused", lost, detail=FINISHED)
             watch.trail = mark_begun(watch.worker, key)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
@@ -242,11 +247,10 @@ def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
     return None
 
 
-def _lost(worker: Any, key: str) -> list[Any]:
-    """Return the worker that a task has ended on, if its result was lost with that."""
+def _annotations(worker: Any, key: str) -> dict[str, Any]:
+    """Return what the scheduler had noted of a task when it gave it to this worker."""
     task = worker.state.tasks.get(key)
-    annotations = (task.annotations if task is not None else None) or {}
-    return list(annotations.get(LOST, ()))
+    return (task.annotations if task is not None else None) or {}
 
 
 def _has_time(watch: _Watch, remaining: float) -> bool:

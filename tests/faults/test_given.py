@@ -17,6 +17,7 @@ from daskexec_testing.leaks import sharing
 from daskexec_testing.processes import Cluster, running_cluster
 
 from daskexec import DaskExecutor, WorkerDied
+from daskexec._remote import withdraw
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -124,7 +125,7 @@ def _pid_then(journal: Journal, release: Gate, value: object) -> object:
     return value
 
 
-def _tell_when_stored(journal: Journal, release: Gate, size: int) -> bytes:
+def _tell_when_stored(journal: Journal, release: Gate, size: int, _: bytes = b"") -> bytes:
     """Return so many bytes; write a line when the worker has stored them, and said so."""
     from distributed import get_worker
 
@@ -141,18 +142,35 @@ def _tell_when_stored(journal: Journal, release: Gate, size: int) -> bytes:
     return b"x" * size
 
 
+def _after(gate: Gate, size: int) -> bytes:
+    gate.wait()
+    return b"y" * size
+
+
+@pytest.mark.parametrize("lost_too", ["nothing", "argument", "value"])
+@pytest.mark.parametrize("barred", [False, True])
 @pytest.mark.parametrize("size", [50_000, 5_000_000])
 def test_a_result_that_is_lost(
-    executor: DaskExecutor, cluster: Cluster, gates: Gates, size: int
+    executor: DaskExecutor, cluster: Cluster, gates: Gates, size: int, barred: bool, lost_too: str
 ) -> None:
     """A call that had ended on a worker that dies with the result is not run again.
 
-    Up to 1 MiB the result outlives the worker; what is larger fails the call.
+    Up to 1 MiB the result outlives the worker; what is larger fails the call. So it is where the
+    other workers had been told not to begin it (`barred`), and where a large argument of it, or
+    the value of an earlier call, which is with the worker as well, is lost with that.
     """
-    journal, release = gates.journal(), gates.gate()
-    future = executor.submit(_tell_when_stored, journal, release, size)
+    journal, release, first = gates.journal(), gates.gate(), gates.gate()
+    argument: Any = os.urandom(2_000_000 if lost_too == "argument" else 0)
+    if lost_too == "value":
+        argument = executor.submit(_after, first, 2_000_000)
+    future = executor.submit(_tell_when_stored, journal, release, size, argument)
+    del argument  # nobody asks for the value here
+    first.open()
     eventually(lambda: journal.lines() and future.running())
     (pid,) = map(int, journal.lines())
+    if barred:
+        keys = [key for key in executor._client.futures if key.startswith("_tell_when_stored-")]
+        assert sorted(executor._client.run(withdraw, keys).values())[-1] == keys
     cluster.scheduler.send_signal(signal.SIGSTOP)  # or the result would be fetched at once
     try:
         release.open()

@@ -18,9 +18,15 @@ def _scheduler(*keys: str) -> Any:
     worker = SimpleNamespace(
         address="tcp://h:1", name="w", nanny="tcp://h:2", local_directory="/d", pid=7
     )
+    other = SimpleNamespace(
+        address="tcp://h:3", name="v", nanny="tcp://h:4", local_directory="/e", pid=8
+    )
     tasks = {key: SimpleNamespace(suspicious=0, annotations=None) for key in keys}
     return SimpleNamespace(
-        allowed_failures=3, tasks=tasks, workers={"tcp://h:1": worker}, plugins={}
+        allowed_failures=3,
+        tasks=tasks,
+        workers={"tcp://h:1": worker, "tcp://h:3": other},
+        plugins={},
     )
 
 
@@ -50,6 +56,17 @@ def test_a_lost_result_is_noted() -> None:
     where = ["tcp://h:1", "w", "tcp://h:2", "/d", 7]
     assert scheduler.tasks[KEY].annotations == {LOST: where}
     assert lost_on(plugin.name, KEY, scheduler) == where
+
+
+def test_where_it_was_lost_first_is_what_counts() -> None:
+    """A second worker can but refuse to run it, and may die with that refusal."""
+    scheduler = _scheduler(KEY)
+    plugin = _plugin(scheduler)
+    for address in ("tcp://h:1", "tcp://h:3"):
+        plugin.transition(KEY, "processing", "memory", worker=address)
+        plugin.transition(KEY, "memory", "released")
+    assert lost_on(plugin.name, KEY, scheduler)[0] == "tcp://h:1"
+    assert scheduler.tasks[KEY].annotations[LOST][0] == "tcp://h:1"
 
 
 def test_ended_elsewhere_before() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
+from unittest import mock
 
+from daskexec import _remote
 from daskexec._backend import DaskBackend
+from daskexec._remote import relieve
 
 
 class Scheduler:
@@ -31,6 +34,33 @@ class Scheduler:
 
     async def cancel(self, futures: list[Any], *, asynchronous: bool) -> None:
         self.cancelled += futures
+
+
+def test_a_worker_that_joins_later() -> None:
+    """Dask may move there what waits behind a slow task: it is told not to begin it."""
+
+    class Slow(Scheduler):
+        tasks: ClassVar[Any] = {"a": SimpleNamespace(annotations=None)}
+
+        async def run(self, function: Any, *args: Any, **more: Any) -> Any:
+            if function is relieve:
+                return {"first": {"begun": None, "outcome": None, "barred": ["a", "gone"]}}
+            assert self.tasks["a"].annotations, "before workers are asked, of which one may join"
+            return await super().run(function, *args, **more)
+
+        async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+            return function(*args, dask_scheduler=self)
+
+    async def main() -> None:
+        client = Slow({"first": []})
+        backend = DaskBackend(client, "executor", lambda _: None)
+        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a", "gone"]
+
+    asyncio.run(main())
+    there = SimpleNamespace(state=SimpleNamespace(tasks=Slow.tasks))
+    ticket: Any = SimpleNamespace(key="a")
+    with mock.patch("daskexec._remote.get_worker", return_value=there):
+        assert _remote.run_task(ticket).kind == "withdrawn"
 
 
 def test_a_worker_that_joins_meanwhile() -> None:
