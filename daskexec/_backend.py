@@ -27,7 +27,6 @@ import asyncio
 import concurrent.futures
 import contextlib
 import threading
-import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, TypeAlias
@@ -188,7 +187,6 @@ class DaskBackend:
         self._once = OncePlugin(executor, client.id) if once else None
         self._dead = Dead(client)
         self._roster = Roster(client, report, self._counted)
-        self._signs: dict[str, tuple[float, float]] = {}  # worker -> its last, and since when
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 
@@ -563,29 +561,14 @@ class DaskBackend:
             self._report(Stuck("", pid))
 
     async def _mute(self, patience: float) -> list[dict[str, Any]]:
-        there = (await self.client.scheduler.identity(n_workers=-1))["workers"]
-        now, before = time.monotonic(), self._signs
-        self._signs = {}
-        patience += len(there) / 50  # where there are many they give signs more rarely
-        found: dict[str, dict[str, Any]] = {}
-        for address, worker in there.items():
-            sign = worker.get("last_seen", 0.0)
-            last, since = before.get(address, (sign, now))
-            self._signs[address] = sign, (since if last == sign else now)
-            mute = now - self._signs[address][1]
-            found[address] = {
-                "address": address,
-                "name": str(worker["name"]),
-                "mute": mute if mute >= patience else 0.0,
-                "keys": [],
-            }
-        silent = [address for address, worker in found.items() if worker["mute"]]
-        if silent:
-            keys = await self.client.scheduler.processing(workers=silent)
-            for address in silent:
-                # A worker that has gone in between has none; of others' tasks nothing is known.
-                found[address]["keys"] = [k for k in keys.get(address, ()) if k in self._futures]
-        return list(found.values())
+        found = await self._roster.listen(patience)
+        silent = [worker["address"] for worker in found if worker["mute"]]
+        keys = await self.client.scheduler.processing(workers=silent) if silent else {}
+        for worker in found:
+            # A worker that has gone in between has none; of others' tasks nothing is known.
+            its = keys.get(worker["address"], ())
+            worker["keys"] = [key for key in its if key in self._futures]
+        return found
 
     def _watch(self, future: RemoteFuture) -> None:
         self._fetching.release()
@@ -910,9 +893,8 @@ class DaskBackend:
             raise said
         answer: dict[str, Any] = said
         if answer["barred"]:
-            if (
-                self._once is not None
-            ):  # or workers that join later may be given them, and run them
+            # Or workers that join later may be given them, and run them.
+            if self._once is not None:
                 with contextlib.suppress(Exception):  # the connection is going, or not allowed
                     await self.client.run_on_scheduler(bar, answer["barred"])
             # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?

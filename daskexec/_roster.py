@@ -45,6 +45,7 @@ class Roster:
         self.workers: frozenset[str] = frozenset()
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
         self._named: frozenset[str] | None = None  # whose names are known, once they matter
+        self._signs: dict[str, tuple[float, float]] = {}  # worker -> its last, and since when
         self._asked_at: float | None = None  # when the scheduler was asked, while it is silent
 
     def silent_for(self) -> float:
@@ -97,6 +98,25 @@ class Roster:
             }
             for address, worker in (await self._identities()).items()
         ]
+
+    async def listen(self, patience: float) -> list[dict[str, Any]]:
+        """Return address, name and "mute" of every worker: for how long it has given no sign.
+
+        In seconds since the first time that it was asked here; 0 for less than `patience`.
+        """
+        there = await self._identities()
+        now, before = time.monotonic(), self._signs
+        self._signs = {}
+        patience += len(there) / 50  # where there are many they give signs more rarely
+        found: list[dict[str, Any]] = []
+        for address, worker in there.items():
+            sign = worker.get("last_seen", 0.0)
+            last, since = before.get(address, (sign, now))
+            self._signs[address] = sign, (since if last == sign else now)
+            mute = now - self._signs[address][1]
+            mute = mute if mute >= patience else 0.0
+            found.append({"address": address, "name": str(worker["name"]), "mute": mute})
+        return found
 
     async def _identities(self) -> dict[str, Any]:
         told = await self._client.scheduler.identity(n_workers=-1)
