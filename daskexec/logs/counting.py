@@ -333,7 +333,7 @@ class _Tree:
 
     def reduce(self, function: Callable[[Tally], T], timeout: float | None) -> list[T]:
         rest = [tally for level in self.levels for tally in level]
-        while len(rest) > FAN_IN:
+        while len(rest) > 2 * FAN_IN:  # a few more are no reason to merge some twice
             rest = [*rest[FAN_IN:], self._merged(rest[:FAN_IN])]
         self.levels = [rest]
         submit: Callable[..., Future[T]] = self.executor.submit

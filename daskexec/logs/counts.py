@@ -19,7 +19,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from operator import itemgetter
+from itertools import repeat
+from operator import add, itemgetter
 from zlib import crc32
 
 from daskexec.logs.sketch import EMPTY, estimate, merged, with_keys
@@ -145,9 +146,9 @@ def merge(into: Tally, other: Tally) -> Tally:
         mine, theirs = getattr(into, name), getattr(other, name)
         if len(mine) < len(theirs):
             mine, theirs = theirs, mine
-        for key in mine.keys() & theirs.keys():
-            theirs[key] += mine[key]
-        dict.update(mine, theirs)  # that of a Counter looks at each key in turn
+        # As that of a Counter, without a loop in Python.
+        sums = map(add, theirs.values(), map(mine.get, theirs, repeat(0)))
+        dict.update(mine, zip(theirs, sums))  # noqa: B905 (strict takes a third as long again)
         setattr(into, name, mine)
     into.lines.update(other.lines)
     into.misfits.update(other.misfits)
