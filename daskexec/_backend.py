@@ -862,10 +862,9 @@ class DaskBackend:
         Dask would try to reach that for half a minute (``distributed.comm.timeouts.connect``),
         and what all others have answered would have to wait for it.
         """
-        if workers is None:
-            workers = [*await self.client.nthreads(asynchronous=True)]
         answers: dict[str, Any] = {}
-        while workers:
+        asked = set(self._roster.workers if workers is None else workers)
+        while workers is None or workers:
             asking = asyncio.ensure_future(
                 self.client.run(function, *args, workers=workers, on_error="return")
             )
@@ -873,19 +872,20 @@ class DaskBackend:
             try:
                 while not (await asyncio.wait([asking], timeout=self.LOOK))[0]:
                     there = await self.client.nthreads(asynchronous=True)
-                    if not there.keys() >= set(workers):
+                    if not there.keys() >= asked:
                         break
                 else:
                     return {**answers, **asking.result()}
             finally:
                 asking.cancel()
-            gone = [worker for worker in workers if worker not in there]
+            gone = asked - there.keys()
             answers.update((worker, OSError(f"{worker} has gone")) for worker in gone)
-            workers = [worker for worker in workers if worker in there]
+            workers = [worker for worker in there if workers is None or worker in asked]
+            asked = set(workers)
         return answers
 
     async def _abandon(self, keys: list[str]) -> None:
-        await self._ask(_remote.abandon, keys)
+        await self.client.run(_remote.abandon, keys, on_error="return")  # nobody waits for it
 
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         said = (await self._ask(_remote.relieve, key, waiting, workers=[worker]))[worker]
