@@ -170,22 +170,24 @@ def _close_at_once(client: Any) -> None:
 def _close_quietly(client: Any) -> None:
     """Close a client; where it has lost its scheduler, without Dask's word on its giving up.
 
-    Dask logs a traceback when the attempt to connect anew is cancelled. The futures carry the
+    Dask logs a traceback when the attempt to connect anew is cancelled, and that it has tried in
+    vain, for longer than it has, when it sees that the client is closing. The futures carry the
     loss already.
     """
 
     from asyncio import CancelledError
 
-    def no_cancel(record: logging.LogRecord) -> bool:
+    def matters(record: logging.LogRecord) -> bool:
         kind = record.exc_info[0] if record.exc_info else None
-        return not (kind is not None and issubclass(kind, CancelledError))
+        cancelled = kind is not None and issubclass(kind, CancelledError)
+        return not (cancelled or str(record.msg).startswith("Failed to reconnect"))
 
     logger = logging.getLogger("distributed.client")
-    logger.addFilter(no_cancel)
+    logger.addFilter(matters)
     try:
         client.close()
     finally:
-        logger.removeFilter(no_cancel)
+        logger.removeFilter(matters)
 
 
 @contextlib.contextmanager
