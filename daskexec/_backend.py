@@ -47,7 +47,7 @@ from daskexec._messages import Done, Failed, Lost, Stuck, Surveyed, There
 from daskexec._once import Dead, OncePlugin, bar
 from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
-from daskexec._roster import Roster
+from daskexec._roster import Gone, Roster, while_there
 from daskexec._survey import Survey
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
@@ -131,8 +131,6 @@ class DaskBackend:
     PULSE = 1.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
-    #: Seconds after which it is asked whether the workers are still there that do not answer.
-    LOOK = 0.5
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
@@ -857,31 +855,17 @@ class DaskBackend:
     async def _ask(
         self, function: Any, *args: Any, workers: list[str] | None = None
     ) -> dict[str, Any]:
-        """Return what a function returns on each worker; an OSError of one that has gone.
-
-        Dask would try to reach that for half a minute (``distributed.comm.timeouts.connect``),
-        and what all others have answered would have to wait for it.
-        """
+        """Return what a function returns on each worker; an OSError of one that has gone."""
         answers: dict[str, Any] = {}
         asked = set(self._roster.workers if workers is None else workers)
         while workers is None or workers:
-            asking = asyncio.ensure_future(
-                self.client.run(function, *args, workers=workers, on_error="return")
-            )
-            asking.add_done_callback(_taken_note_of)
+            asking = self.client.run(function, *args, workers=workers, on_error="return")
             try:
-                while not (await asyncio.wait([asking], timeout=self.LOOK))[0]:
-                    there = await self.client.nthreads(asynchronous=True)
-                    if not there.keys() >= asked:
-                        break
-                else:
-                    return {**answers, **asking.result()}
-            finally:
-                asking.cancel()
-            gone = asked - there.keys()
-            answers.update((worker, OSError(f"{worker} has gone")) for worker in gone)
-            workers = [worker for worker in there if workers is None or worker in asked]
-            asked = set(workers)
+                return {**answers, **await while_there(self.client, asking, asked)}
+            except Gone as gone:
+                answers.update(dict.fromkeys(asked.difference(gone.there), gone))
+                workers = [one for one in gone.there if workers is None or one in asked]
+                asked = set(workers)
         return answers
 
     async def _abandon(self, keys: list[str]) -> None:
@@ -950,9 +934,3 @@ class DaskBackend:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
-
-
-def _taken_note_of(task: asyncio.Future[Any]) -> None:
-    """Say nothing of how a question ends that nobody waits for any more."""
-    if not task.cancelled():
-        task.exception()

@@ -776,7 +776,7 @@ def _finish_all() -> None:
 def _after_fork_in_child() -> None:
     for dispatcher in _live:
         dispatcher._forked = True
-        dispatcher._ledger.unlock()
+        dispatcher._ledger.renew_lock()
     _live.clear()
 
 

@@ -91,7 +91,7 @@ class Ledger:
     NOWHERE = 1000
 
     def __init__(self, policy: BatchPolicy) -> None:
-        self.unlock()
+        self.renew_lock()
         self.policy = policy
         self.sent: dict[str, Task] = {}
         self.threads = 0
@@ -107,7 +107,9 @@ class Ledger:
         self._parked: set[Call] = set()
         self._in_hand = 0  # tasks
         self._held = 0  # of the sent ones
-        self._nowhere = 0  # of these too: they name workers that are not there
+        self._nowhere = (
+            0  # held as well, and not counted there: they name workers that are not there
+        )
         self._waiting = 0  # of these too: they wait for calls of their own
         self._seconds = 0.0  # expected, of the tasks in hand and sent
         self._sends = 0  # first attempts
@@ -115,7 +117,7 @@ class Ledger:
 
     # -- waiting ---------------------------------------------------------------------------
 
-    def unlock(self) -> None:
+    def renew_lock(self) -> None:
         """Have a new lock: in a fork nobody would ever let go of the old one."""
         self.lock = threading.RLock()
         self.changed = threading.Condition(self.lock)

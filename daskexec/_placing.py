@@ -22,6 +22,7 @@ import dask.config
 
 from daskexec import _remote
 from daskexec._large import Large, Place
+from daskexec._roster import while_there
 
 __all__ = ["Placing", "without_size_warning"]
 
@@ -67,8 +68,6 @@ class Placing:
     REACH = 3.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
     PAUSE = 0.1
-    #: Seconds after which it is asked whether a worker is still there that takes an object.
-    LOOK = 0.5
 
     def __init__(
         self,
@@ -161,29 +160,15 @@ class Placing:
         running = await self._client.scheduler.ncores_running(workers=None)
         self._turn += 1
         target = sorted(running or workers)[self._turn % len(running or workers)]
-        futures = await self._scatter_to(target, {key: large.frames})
-        placed.future, placed.copies = futures[key], 1
-
-    async def _scatter_to(self, worker: str, data: dict[str, Any]) -> Any:
-        """Send data to a worker; OSError as soon as the scheduler knows that it has gone.
-
-        Dask would try to reach it for half a minute (``distributed.comm.timeouts.connect``).
-        """
-        sending = asyncio.ensure_future(
-            self._client.scatter(
-                data, workers=[worker], direct=self._reachable, hash=False, asynchronous=True
-            )
+        sending = self._client.scatter(
+            {key: large.frames},
+            workers=[target],
+            direct=self._reachable,
+            hash=False,
+            asynchronous=True,
         )
-        sending.add_done_callback(lambda task: task.cancelled() or task.exception())
-        try:
-            while True:
-                done, _ = await asyncio.wait([sending], timeout=self.LOOK)
-                if done:
-                    return sending.result()
-                if worker not in await self._client.nthreads(asynchronous=True):
-                    raise OSError(f"{worker} has gone while it was sent a large object")
-        finally:
-            sending.cancel()
+        futures = await while_there(self._client, sending, [target])
+        placed.future, placed.copies = futures[key], 1
 
     async def _reach(self, address: str) -> bool:
         """Tell whether this process can talk to a worker without the scheduler's help."""

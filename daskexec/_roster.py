@@ -8,14 +8,52 @@ Names of Dask that are used here: ``Client.nthreads``, ``run`` and ``scheduler.i
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from daskexec import _remote
 from daskexec._messages import Ends, Named, Threads
 
-__all__ = ["Roster"]
+__all__ = ["Gone", "Roster", "while_there"]
+
+#: Seconds after which it is asked whether the workers are still there that are waited for.
+_LOOK = 0.5
+
+
+class Gone(OSError):
+    """A worker that was waited for has gone; `there` are the addresses of those that are there."""
+
+    def __init__(self, gone: Collection[str], there: Collection[str]) -> None:
+        super().__init__(f"{', '.join(sorted(gone))} has gone")
+        self.there = there
+
+
+async def while_there(
+    client: Any, work: Coroutine[Any, Any, Any], workers: Collection[str]
+) -> Any:
+    """Return what comes of some work of workers, as long as these are there.
+
+    Dask would try to reach one that has died for half a minute
+    (``distributed.comm.timeouts.connect``), and all others would have to wait for it.
+
+    Raises
+    ------
+    Gone
+        As soon as the scheduler knows that one of them is not there any more.
+    """
+    working, expected = asyncio.ensure_future(work), frozenset(workers)
+    # However it ends when nobody waits for it any more.
+    working.add_done_callback(lambda task: task.cancelled() or task.exception())
+    try:
+        while not (await asyncio.wait([working], timeout=_LOOK))[0]:
+            there = await client.nthreads(asynchronous=True)
+            if not expected <= there.keys():
+                raise Gone(expected - there.keys(), [*there])
+        return working.result()
+    finally:
+        working.cancel()
 
 
 class Roster:

@@ -176,8 +176,8 @@ def pieces_of(tally: Tally) -> list[Tally]:
     """Divide a tally into `PIECES` that have no key in common and take about as long to merge.
 
     The same pieces of several tallies can be merged apart from the others, at the same time;
-    merged with each other the pieces are the tally again. The first one has all that is neither
-    table nor visitors. The tally is used up: its tables are those of the pieces.
+    merged with each other the pieces are the tally again. The first one has all that is not
+    in another. The tally is used up: its tables are those of the pieces.
     """
     pieces = [tally, *(Tally(max_keys=tally.max_keys) for _ in range(PIECES - 1))]
     _, sums, some, others = pieces
