@@ -15,25 +15,29 @@ tally says what was lost: see there. It then takes about 150 MB and 1,200 bytes 
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
 from itertools import repeat
 from operator import add, itemgetter
-from zlib import crc32
+from typing import TYPE_CHECKING
 
 from daskexec.logs.sketch import EMPTY, estimate, merged, with_keys
 
+if TYPE_CHECKING:  # numpy and pyarrow may be missing
+    from daskexec.logs.engines.arrays import Arrays
+
 __all__ = [
-    "MONTHS", "PIECES", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "bound", "merge",
-    "pieces_of", "start_of_hour",
+    "MONTHS", "PIECES", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "bound", "highest",
+    "merge", "pieces_of", "settle", "start_of_hour",
 ]  # fmt: skip
 
 SAMPLES = 10
 """How many malformed lines are kept as samples, the first ones."""
 
-PIECES = 4
+PIECES = 2
 """Into how many pieces `pieces_of` divides a tally."""
 
 SAMPLE_BYTES = 400
@@ -88,6 +92,8 @@ class Tally:
     sketches
         ``clients`` and ``visitors``, after `bound`: those that are no longer held one by
         one.
+    arrays
+        What is counted and not yet in the tables, nor in `visitors`, see `settle`.
     """
 
     lines: dict[int, int] = field(default_factory=dict)
@@ -111,20 +117,41 @@ class Tally:
     max_keys: int = 0
     lost: dict[str, int] = field(default_factory=dict)
     sketches: dict[str, bytes] = field(default_factory=dict)
+    arrays: Arrays | None = None
 
     @property
     def distinct_clients(self) -> int:
         """Distinct clients; an estimate (`sketch.STANDARD_ERROR`) where they have a sketch."""
         if "clients" not in self.sketches:
-            return len(self.clients)
+            self._gather()
+            return len(self.clients) if self.arrays is None else self.arrays.distinct("clients")
         return estimate(with_keys(self.sketches["clients"], self.clients))
 
     @property
     def distinct_visitors(self) -> int:
         """Distinct triples of day, user agent and client; as `distinct_clients`."""
         if "visitors" not in self.sketches:
-            return _count_visitors(self.visitors)
+            self._gather()
+            return self.arrays.visitors() if self.arrays else _count_visitors(self.visitors)
         return estimate(with_keys(self.sketches["visitors"], _visitor_keys(self.visitors)))
+
+    def table(self, name: str) -> Counter[bytes]:
+        """A table with all that is counted in it, which must not be changed."""
+        self._gather()
+        table: Counter[bytes] = getattr(self, name)
+        return table if self.arrays is None else self.arrays.table(name)
+
+    def highest(self, name: str, number: int) -> list[tuple[bytes, int]]:
+        """Return the first rows of a table: the highest first, equal ones by their bytes."""
+        self._gather()
+        if self.arrays is None:
+            return highest(getattr(self, name), number)
+        return self.arrays.highest(name, number)
+
+    def _gather(self) -> None:
+        """Have all that is counted in one place, where there are several."""
+        if self.arrays is not None and not self.arrays.take(self):
+            settle(self)
 
     def widen(self, stamps: list[Stamp]) -> None:
         """Move `first` and `last` so that they take in these moments."""
@@ -150,6 +177,10 @@ def merge(into: Tally, other: Tally) -> Tally:
         sums = map(add, theirs.values(), map(mine.get, theirs, repeat(0)))
         dict.update(mine, zip(theirs, sums))  # noqa: B905 (strict takes a third as long again)
         setattr(into, name, mine)
+    if into.arrays is None:
+        into.arrays = other.arrays
+    elif other.arrays is not None:
+        into.arrays.merge(other.arrays)
     into.lines.update(other.lines)
     into.misfits.update(other.misfits)
     into.requests += other.requests
@@ -172,30 +203,41 @@ def merge(into: Tally, other: Tally) -> Tally:
     return bound(into)
 
 
+def settle(tally: Tally) -> Tally:
+    """Have all that is counted in the tables of `tally`, and return it."""
+    if tally.arrays is not None:
+        tally.arrays.settle(tally)
+        tally.arrays = None
+    return tally
+
+
+def highest(table: Counter[bytes], number: int) -> list[tuple[bytes, int]]:
+    """Return the first rows of a table: the highest first, equal ones by their bytes."""
+    # By numbers alone first, which is quick; the keys decide among few.
+    least = min(heapq.nlargest(number, table.values()), default=0)
+    rows = [row for row in table.items() if row[1] >= least]
+    return heapq.nsmallest(number, rows, key=lambda row: (-row[1], row[0]))
+
+
 def pieces_of(tally: Tally) -> list[Tally]:
     """Divide a tally into `PIECES` that have no key in common and take about as long to merge.
 
     The same pieces of several tallies can be merged apart from the others, at the same time;
-    merged with each other the pieces are the tally again. The first one has all that is not
-    in another. The tally is used up: its tables are those of the pieces.
+    merged with each other the pieces are the tally again. The second one has the visitors, and
+    the tables of clients and agents, by which they are told; the first one all else. The tally
+    is used up: its tables are those of the pieces.
     """
-    pieces = [tally, *(Tally(max_keys=tally.max_keys) for _ in range(PIECES - 1))]
-    _, sums, some, others = pieces
-    for name, piece in (("path_bytes", sums), ("clients", others)):
-        setattr(piece, name, getattr(tally, name))
+    second = Tally(max_keys=tally.max_keys, visitors=tally.visitors)
+    tally.visitors = {}
+    for name in ("clients", "agents"):
+        setattr(second, name, getattr(tally, name))
         setattr(tally, name, Counter())
         if name in tally.lost:
-            piece.lost[name] = tally.lost.pop(name)
-    for name, piece in (("clients", others), ("visitors", some)):
-        if name in tally.sketches:
-            piece.sketches[name] = tally.sketches.pop(name)
-    for day, agents in tally.visitors.items():
-        for agent, clients in agents.items():
-            # Their number is bounded as one.
-            piece = others if not tally.max_keys and crc32(agent) & 1 else some
-            piece.visitors.setdefault(day, {})[agent] = clients
-    tally.visitors = {}
-    return pieces
+            second.lost[name] = tally.lost.pop(name)
+    second.sketches, tally.sketches = tally.sketches, {}
+    if tally.arrays is not None:
+        second.arrays = tally.arrays.take_visitors()
+    return [tally, second]
 
 
 def bound(tally: Tally) -> Tally:
@@ -213,6 +255,7 @@ def bound(tally: Tally) -> Tally:
     max_keys = tally.max_keys
     if not max_keys:
         return tally
+    settle(tally)
     for name in _GROWING:
         table: Counter[bytes] = getattr(tally, name)
         if len(table) > 2 * max_keys:

@@ -40,7 +40,7 @@ from daskexec.logs.hosts import Resolver, host_name
 from daskexec.logs.inputs import STDIN, Found, Looked, Stdin, expand, look
 from daskexec.logs.report import Extract, FailedFile, LogFile, MalformedLine, Report, placed
 from daskexec.logs.split import DEFAULT_PART_SIZE, Part
-from daskexec.logs.tally import Counting, Tally, merge, tally_part
+from daskexec.logs.tally import Counting, Tally, merge, settle, tally_part
 
 __all__ = ["JOB", "Interrupted", "Plan", "Progress", "analyze", "plan", "run"]
 
@@ -214,7 +214,7 @@ def extract(tally: Tally, *, top: int, keep_tally: bool) -> tuple[Extract, Tally
     found = Extract.of(tally, top)
     if not keep_tally:
         return found, None
-    return found, dataclasses.replace(tally, lines={}, misfits={}, samples=[])
+    return found, dataclasses.replace(settle(tally), lines={}, misfits={}, samples=[])
 
 
 def _by_file(

@@ -9,7 +9,6 @@ the same files give the same bytes of JSON.
 
 from __future__ import annotations
 
-import heapq
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from daskexec import __version__
 from daskexec.logs.agents import by_kind
 from daskexec.logs.keys import encode_key
 from daskexec.logs.sketch import STANDARD_ERROR
-from daskexec.logs.tally import MONTHS, SAMPLES, Sample, Stamp, Tally
+from daskexec.logs.tally import MONTHS, SAMPLES, Sample, Stamp, Tally, highest
 
 __all__ = [
     "TABLES", "VERSION", "Extract", "FailedFile", "LogFile", "MalformedLine", "Report", "placed",
@@ -34,6 +33,10 @@ TABLES = (
     "systems", "crawlers", "agents",
 )  # fmt: skip
 """The top tables, in the order in which they are shown."""
+
+_KINDS = ("browsers", "systems", "crawlers")  # told from the agents
+_COUNTED = [name for name in TABLES if name not in _KINDS]
+_TABLES = {"paths_by_bytes": "path_bytes"}  # a tally's name, where it is another
 
 Row = tuple[bytes, int]
 
@@ -111,10 +114,9 @@ class Extract:
     @classmethod
     def of(cls, tally: Tally, top: int) -> Extract:
         """Look at a tally, for tables of `top` rows."""
-        tables = (
-            tally.hosts, tally.paths, tally.path_bytes, tally.not_found, tally.clients,
-            tally.referrers, *by_kind(tally.agents), tally.agents,
-        )  # fmt: skip
+        rows = {name: tally.highest(_TABLES.get(name, name), top) for name in _COUNTED}
+        for name, table in zip(_KINDS, by_kind(tally.table("agents")), strict=True):
+            rows[name] = highest(table, top)
         return cls(
             requests=tally.requests,
             excluded=tally.excluded,
@@ -125,7 +127,7 @@ class Extract:
             last=tally.last,
             statuses=tally.statuses,
             hours=tally.hours,
-            top={name: _highest(t, top) for name, t in zip(TABLES, tables, strict=True)},
+            top={name: rows[name] for name in TABLES},
             inexact=_inexact(tally),
             lines=tally.lines,
             misfits=tally.misfits,
@@ -336,16 +338,9 @@ class Report:
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
 
-def _highest(counts: Counter[bytes], number: int) -> list[Row]:
-    # By numbers alone first, which is quick; the keys decide among few.
-    least = min(heapq.nlargest(number, counts.values()), default=0)
-    rows = [row for row in counts.items() if row[1] >= least]
-    return heapq.nsmallest(number, rows, key=lambda row: (-row[1], row[0]))
-
-
 def _inexact(tally: Tally) -> dict[str, float]:
     """What `daskexec.logs.counts.bound` has cost, by the report's names."""
-    names = {"path_bytes": "paths_by_bytes"}
+    names = {name: shown for shown, name in _TABLES.items()}
     found: dict[str, float] = {names.get(name, name): lost for name, lost in tally.lost.items()}
     found |= {f"{name}_distinct": round(STANDARD_ERROR, 4) for name in tally.sketches}
     return found

@@ -23,7 +23,7 @@ from typing import Any
 import msgpack
 
 from daskexec.logs.report import Extract, FailedFile, LogFile, MalformedLine, Report
-from daskexec.logs.tally import Tally, merge, reason_of
+from daskexec.logs.tally import Tally, merge, reason_of, settle
 
 __all__ = ["VERSION", "NotSaved", "merge_saved", "save"]
 
@@ -38,6 +38,8 @@ _EXTENSIONS: dict[int, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] 
     4: (int, str, int),  # those above 64 bits
 }
 """By code: a type, how a value becomes a plain one, and the way back."""
+
+_SAVED = [field.name for field in fields(Tally) if field.name != "arrays"]
 
 
 class NotSaved(ValueError):
@@ -61,7 +63,7 @@ def save(report: Report, path: str | os.PathLike[str]) -> None:
         "failed": [astuple(file) for file in report.failed],
         "samples": [astuple(sample) for sample in report.samples],
         "partial": report.partial,
-        "tally": {f.name: getattr(report.tally, f.name) for f in fields(Tally)},
+        "tally": {name: getattr(settle(report.tally), name) for name in _SAVED},
     }
     temporary = f"{os.fspath(path)}.{os.getpid()}.part"
     try:
@@ -122,11 +124,11 @@ def merge_saved(paths: Iterable[str | os.PathLike[str]], top: int = 10) -> Repor
 def _tally(values: dict[str, Any]) -> Tally:
     """Make the tally of what was read, if each value is of the type that it should be."""
     tally = Tally()
-    for field in fields(Tally):
-        value, default = values.pop(field.name), getattr(tally, field.name)
+    for name in _SAVED:
+        value, default = values.pop(name), getattr(tally, name)
         if type(value) is not type(default) and not (default is None and type(value) is tuple):
-            raise TypeError(f"{field.name} is of type {type(value).__name__}")
-        setattr(tally, field.name, value)
+            raise TypeError(f"{name} is of type {type(value).__name__}")
+        setattr(tally, name, value)
     if values:
         raise TypeError(f"{', '.join(values)} too much")
     return tally

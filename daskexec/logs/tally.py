@@ -27,8 +27,10 @@ from daskexec.logs.counts import (
     Stamp,
     Tally,
     bound,
+    highest,
     merge,
     pieces_of,
+    settle,
 )
 from daskexec.logs.engines.stdlib import BLOCK_SIZE, StdlibEngine, target_of
 from daskexec.logs.formats import LogFormat, find_format
@@ -37,8 +39,8 @@ from daskexec.logs.split import READ_ERRORS, Part, read_blocks
 
 __all__ = [
     "ENGINES", "MONTHS", "PIECES", "SAMPLES", "Counting", "Sample", "Stamp", "Tally", "Unreadable",
-    "bound", "collector_off", "merge", "pieces_of", "reason_of", "tally_blocks", "tally_part",
-    "target_of",
+    "bound", "collector_off", "highest", "merge", "pieces_of", "reason_of", "settle",
+    "tally_blocks", "tally_part", "target_of",
 ]  # fmt: skip
 
 ENGINES = ("auto", "stdlib", "arrow")

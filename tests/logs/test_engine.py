@@ -8,11 +8,12 @@ import threading
 from itertools import pairwise
 
 import pytest
+from daskexec_testing.tallies import tally_blocks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daskexec.logs.formats import FORMATS, NotALog, choose_format
-from daskexec.logs.tally import Tally, merge, tally_blocks
+from daskexec.logs.tally import Tally, merge
 
 TIME = b"17/May/2015:10:05:03 +0000"
 

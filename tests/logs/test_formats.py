@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from daskexec_testing.reference_log import reference_tally
+from daskexec_testing.tallies import tally_blocks
 
 from daskexec.logs.formats import FORMATS, NotALog, choose_format, find_format
-from daskexec.logs.tally import Counting, Tally, tally_blocks
+from daskexec.logs.tally import Counting, Tally
 
 TIME = b"17/May/2015:10:05:03 +0000"
 COMBINED = b'1.2.3.4 - jane [%b] "GET /a?b=c HTTP/1.1" 404 512 "http://r/" "ua"' % TIME

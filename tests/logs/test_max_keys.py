@@ -8,12 +8,13 @@ from collections import Counter
 
 import pytest
 from daskexec_testing.reference_log import reference_tally
+from daskexec_testing.tallies import tally_blocks
 
 from daskexec.logs import analyze
 from daskexec.logs.counts import Tally, merge
 from daskexec.logs.formats import FORMATS
 from daskexec.logs.sketch import EMPTY, STANDARD_ERROR, estimate, merged, with_keys
-from daskexec.logs.tally import Counting, arrow_installed, tally_blocks
+from daskexec.logs.tally import Counting, arrow_installed
 from daskexec.select import SerialExecutor
 
 LINE = b'%b - - [17/May/2015:10:05:03 +0000] "GET /%d HTTP/1.1" 404 %d "http://r/%d" "ua"\n'

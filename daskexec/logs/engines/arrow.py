@@ -15,15 +15,16 @@ one by one.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from daskexec.logs.counts import SAMPLES, Tally, bound, start_of_hour
+from daskexec.logs.engines.arrays import Arrays, Counted, Table, sums
 from daskexec.logs.engines.columns import Columns, split
 from daskexec.logs.engines.stdlib import StdlibEngine, flush_bytes
 from daskexec.logs.layouts import TIME, LogFormat
@@ -36,11 +37,13 @@ BLOCK_SIZE = 4 << 20
 
 _BATCH = 32 << 20  # bytes of lines that are held until their distinct values are found
 
+_NO_REFERRER = pa.array([b"-", b""], pa.binary())
 _TIME = re.compile(TIME)
 _HOST = re.compile(rb"([^ \n]+):[0-9]{1,5}")
 
 Ints = NDArray[np.int64]
-Names = NDArray[np.object_]
+Column = tuple[Any, Ints]
+"""Distinct values, a `pyarrow` array, and the place in it of each line's."""
 
 
 class _Hours:
@@ -87,10 +90,10 @@ class _Batch:
     def numbers(self, name: str) -> Ints:
         return np.concatenate([getattr(columns, name) for _, columns, _ in self.blocks])
 
-    def distinct(self, name: str) -> tuple[Names, Ints]:
+    def distinct(self, name: str) -> Column:
         """The distinct values of a column, and the number of each line's."""
         chunks = pa.chunked_array(self.texts.pop(name)).dictionary_encode().chunks
-        names: Names = chunks[-1].dictionary.to_numpy(zero_copy_only=False)
+        names = chunks[-1].dictionary
         codes = [np.frombuffer(c.indices.buffers()[1], np.int32)[: len(c) : 2] for c in chunks]
         return names, np.concatenate(codes).astype(np.int64)
 
@@ -180,7 +183,8 @@ class ArrowEngine:
         numbers = {name: batch.numbers(name) for name in ("hours", "clock", "status", "sent")}
         texts = {name: batch.distinct(name) for name in list(batch.texts)}
         paths, at = texts["path"]
-        kept = np.array([b" " not in path for path in paths.tolist()], np.bool_)[at]
+        spaced = pc.match_substring(paths, " ")
+        kept = np.logical_not(spaced.to_numpy(zero_copy_only=False))[at]
         if "host" in texts:
             kept &= _told(texts["host"], lambda host: _HOST.fullmatch(host) is not None)
             kept &= _told(texts["client"], lambda client: b"." in client or b":" in client)
@@ -198,14 +202,18 @@ class ArrowEngine:
             texts["client"] = _renamed(texts["client"], self._selection.shown_client)
         if not kept.all():
             numbers = {name: column[kept] for name, column in numbers.items()}
-            texts = {name: (names, codes[kept]) for name, (names, codes) in texts.items()}
+            texts = {name: _used(names, codes[kept]) for name, (names, codes) in texts.items()}
         if len(numbers["hours"]):
-            self._count_texts(texts, numbers)
+            self._count_numbers(numbers)
             self._count_times(numbers, batch.hours)
-            self._count_visitors(texts, numbers["hours"], batch.hours)
+            counted = Counted(_tables(texts, numbers))
+            _add_visitors(counted, texts, numbers["hours"], batch.hours)
+            if self._tally.arrays is None:
+                self._tally.arrays = Arrays()
+            self._tally.arrays.merge(Arrays(counted))
 
     def _selected(
-        self, numbers: dict[str, Ints], texts: dict[str, tuple[Names, Ints]], hours: _Hours
+        self, numbers: dict[str, Ints], texts: dict[str, Column], hours: _Hours
     ) -> NDArray[np.bool_]:
         chosen = self._selection
         status = numbers["status"]
@@ -225,33 +233,13 @@ class ArrowEngine:
                 kept &= _told(texts[name], counts)
         return kept
 
-    def _count_texts(self, texts: dict[str, tuple[Names, Ints]], numbers: dict[str, Ints]) -> None:
-        tally, status, sent = self._tally, numbers["status"], numbers["sent"]
+    def _count_numbers(self, numbers: dict[str, Ints]) -> None:
+        tally, status = self._tally, numbers["status"]
         tally.requests += len(status)
-        tally.bytes_sent += int(sent.sum())
-        paths, at = texts["path"]
-        _add(tally.paths, paths, np.bincount(at, minlength=len(paths)))
-        # Through floats, which hold whole numbers below 2**53.
-        if float(sent.sum(dtype=np.float64)) < 2.0**53:
-            sums = np.bincount(at, sent, minlength=len(paths)).astype(np.int64)
-        else:
-            sums = np.zeros(len(paths), np.int64)
-            np.add.at(sums, at, sent)
-        _add(tally.path_bytes, paths, sums)
-        _add(tally.not_found, paths, np.bincount(at[status == 404], minlength=len(paths)))
-        codes = np.array([b"%03d" % code for code in range(1000)], np.object_)
-        _add(tally.statuses, codes, np.bincount(status, minlength=1000))
-        for name, table in (
-            ("client", tally.clients),
-            ("referrer", tally.referrers),
-            ("agent", tally.agents),
-        ):
-            if name in texts:
-                names, at = texts[name]
-                _add(table, names, np.bincount(at, minlength=len(names)))
-        if "host" in texts:
-            names, at = _renamed(texts["host"], lambda host: host.rpartition(b":")[0])
-            _add(tally.hosts, names, np.bincount(at, minlength=len(names)))
+        tally.bytes_sent += int(numbers["sent"].sum())
+        for code, count in enumerate(np.bincount(status).tolist()):
+            if count:
+                tally.statuses[b"%03d" % code] += count
 
     def _count_times(self, numbers: dict[str, Ints], hours: _Hours) -> None:
         tally, at, clock = self._tally, numbers["hours"], numbers["clock"]
@@ -267,24 +255,38 @@ class ArrowEngine:
                 text = b"%b:%02d:%02d %b" % (hours.hours[code], minute, second, hours.zones[code])
                 tally.widen([(extreme, text)])
 
-    def _count_visitors(
-        self, texts: dict[str, tuple[Names, Ints]], at: Ints, hours: _Hours
-    ) -> None:
-        """Find the distinct triples of day, agent and client: each is one number, sorted."""
-        names, clients = texts["client"]
-        agents, agent = texts.get("agent", (np.array([b""], np.object_), np.zeros_like(clients)))
-        days = list(dict.fromkeys(hour[:11] for hour in hours.hours))
-        day = np.array([days.index(hour[:11]) for hour in hours.hours], np.int64)[at]
-        triples = np.sort((day * len(agents) + agent) * len(names) + clients)
-        triples = triples[np.append(True, triples[1:] != triples[:-1])]
-        pairs, client = np.divmod(triples, len(names))
-        begins = np.flatnonzero(np.append(True, pairs[1:] != pairs[:-1]))
-        texts_of = names[client].tolist()
-        bounds = np.append(begins, len(pairs)).tolist()
-        for n, pair in enumerate(pairs[begins].tolist()):
-            which, who = divmod(pair, len(agents))
-            by_agent = self._tally.visitors.setdefault(days[which], {})
-            by_agent.setdefault(agents[who], set()).update(texts_of[bounds[n] : bounds[n + 1]])
+
+# -- columns -----------------------------------------------------------------------------------
+
+
+def _tables(texts: dict[str, Column], numbers: dict[str, Ints]) -> dict[str, Table]:
+    """Count the lines of each value."""
+    tables = {}
+    for name, (names, at) in texts.items():
+        if name == "host":
+            names, at = _renamed((names, at), lambda host: host.rpartition(b":")[0])
+        counts: list[Ints] = [np.bincount(at, minlength=len(names))]
+        if name == "referrer":
+            counts[0][pc.is_in(names, _NO_REFERRER).to_numpy(zero_copy_only=False)] = 0
+        if name == "path":
+            counts.append(sums(at, numbers["sent"], len(names)))
+            counts.append(np.bincount(at[numbers["status"] == 404], minlength=len(names)))
+        tables[name] = Table(names, counts)
+    return tables
+
+
+def _add_visitors(counted: Counted, texts: dict[str, Column], at: Ints, hours: _Hours) -> None:
+    """Find the distinct triples of day, agent and client: each is one number, sorted."""
+    names, client = texts["client"]
+    if "agent" not in texts:
+        counted.tables["agent"] = Table(pa.array([b""], pa.binary()), [np.zeros(1, np.int64)])
+    agent = texts["agent"][1] if "agent" in texts else np.zeros_like(client)
+    counted.days = list(dict.fromkeys(hour[:11] for hour in hours.hours))
+    places = {day: place for place, day in enumerate(counted.days)}
+    day = np.array([places[hour[:11]] for hour in hours.hours], np.int64)[at]
+    agents = len(counted.tables["agent"].names)
+    triples = np.sort((day * agents + agent) * len(names) + client)
+    counted.triples = triples[np.append(True, triples[1:] != triples[:-1])]
 
 
 def _seconds(clock: Ints) -> Ints:
@@ -292,24 +294,24 @@ def _seconds(clock: Ints) -> Ints:
     return minute * 60 + second
 
 
-def _told(column: tuple[Names, Ints], tell: Callable[[bytes], bool]) -> NDArray[np.bool_]:
+def _told(column: Column, tell: Callable[[bytes], bool]) -> NDArray[np.bool_]:
     """What `tell` says of each line's value, asked once a distinct one."""
     names, codes = column
-    said: NDArray[np.bool_] = np.array([tell(name) for name in names.tolist()], np.bool_)[codes]
+    said: NDArray[np.bool_] = np.array([tell(n) for n in names.to_pylist()], np.bool_)[codes]
     return said
 
 
-def _renamed(column: tuple[Names, Ints], rename: Callable[[bytes], bytes]) -> tuple[Names, Ints]:
+def _renamed(column: Column, rename: Callable[[bytes], bytes]) -> Column:
     """The column with each value renamed; values may become the same."""
     names, codes = column
     table: dict[bytes, int] = {}
-    new = np.array([table.setdefault(rename(n), len(table)) for n in names.tolist()], np.int64)
-    return np.array([*table, None], np.object_)[:-1], new[codes]
+    renamed = [table.setdefault(rename(name), len(table)) for name in names.to_pylist()]
+    return pa.array(list(table), pa.binary()), np.array(renamed, np.int64)[codes]
 
 
-def _add(table: Counter[bytes], names: Names, counts: Ints) -> None:
-    """Add the counts that are not 0."""
-    if not counts.all():
-        there = np.flatnonzero(counts)
-        names, counts = names[there], counts[there]
-    table.update(dict(zip(names.tolist(), counts.tolist(), strict=True)))
+def _used(names: Any, codes: Ints) -> Column:
+    """The column without values that no line has."""
+    there = np.bincount(codes, minlength=len(names)) > 0
+    if there.all():
+        return names, codes
+    return names.take(pa.array(np.flatnonzero(there))), (np.cumsum(there) - 1)[codes]

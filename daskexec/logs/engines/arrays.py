@@ -1,0 +1,279 @@
+"""What was counted as arrays: distinct values with their numbers, merged without Python objects.
+
+Role: how the counts of the engine `arrow` are kept, travel and are merged, until somebody wants
+a tally's tables (`daskexec.logs.counts.Tally.arrays`). Needs numpy and pyarrow. Floor 10, part
+of the log job; runs wherever tallies are merged; most of its time is spent outside the
+interpreter's lock.
+
+A `Counted` holds, of some lines, for each text column its distinct values and numbers that belong
+to each, and the visitors as triples of places in these: a day, an agent, a client, in one
+integer. Merging keeps several of these side by side, and makes one of them (`unified`) only
+when they have become twice as large, so that each value is looked up a few times at most.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from daskexec.logs.counts import Tally
+
+__all__ = ["Arrays", "Counted", "Table", "sums"]
+
+Ints = NDArray[np.int64]
+
+_ENOUGH = 32 << 20  # bytes of new arrays that are not yet worth a look
+_LARGE = 1 << 30  # bytes of values that need 64-bit offsets
+_MOST = 1 << 62  # greater numbers stay Python's
+
+# The tables of a tally, by the column that has their keys, and the number of it that they count.
+_PLACES = {
+    "paths": ("path", 0), "path_bytes": ("path", 1), "not_found": ("path", 2),
+    "clients": ("client", 0), "referrers": ("referrer", 0), "agents": ("agent", 0),
+    "hosts": ("host", 0),
+}  # fmt: skip
+_NUMBERS = {"path": 3}  # of other columns: 1
+_VISITING = ("client", "agent")
+
+
+@dataclass
+class Table:
+    """Distinct values of a column, a `pyarrow` array of binary, and the numbers of each."""
+
+    names: Any
+    numbers: list[Ints]
+
+
+@dataclass
+class Counted:
+    """What was counted of some lines.
+
+    Attributes
+    ----------
+    tables
+        By column: ``path`` (requests, bytes sent, requests answered 404), ``client``,
+        ``referrer``, ``agent``, ``host`` (requests). A number may be 0.
+    days
+        As written in the log.
+    triples
+        The visitors, sorted, each once: ``(day * agents + agent) * clients + client``, by place
+        in `days` and the tables.
+    """
+
+    tables: dict[str, Table] = field(default_factory=dict)
+    days: list[bytes] = field(default_factory=list)
+    triples: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes."""
+        size: int = self.triples.nbytes
+        for table in self.tables.values():
+            size += table.names.nbytes + sum(numbers.nbytes for numbers in table.numbers)
+        return size
+
+    def visits(self) -> tuple[Ints, Ints, Ints]:
+        """The day, the agent and the client of each visitor."""
+        agents, clients = (max(1, len(self.tables[name].names)) for name in ("agent", "client"))
+        rest, client = np.divmod(self.triples, clients)
+        day, agent = np.divmod(rest, agents)
+        return day, agent, client
+
+
+class Arrays:
+    """What was counted, in the order in which it came. For one thread at a time."""
+
+    def __init__(self, *counted: Counted) -> None:
+        self._counted = list(counted)
+        self._size = sum(each.nbytes for each in counted)
+        self._unified = 0
+
+    def merge(self, other: Arrays) -> None:
+        """Add what `other` has, which must not be used afterwards."""
+        self._counted += other._counted
+        self._size += other._size
+        if self._size > 2 * self._unified + _ENOUGH:
+            self.unified()
+
+    def unified(self) -> Counted:
+        """Make one of all, and return it."""
+        if len(self._counted) != 1:
+            self._counted = [_unify(self._counted)]
+            self._size = self._unified = self._counted[0].nbytes
+        return self._counted[0]
+
+    def take_visitors(self) -> Arrays:
+        """Return, as other arrays, the clients and agents, with which the visitors are."""
+        taken = Arrays()
+        for each in self._counted:
+            tables = {name: each.tables.pop(name) for name in _VISITING if name in each.tables}
+            taken._counted.append(Counted(tables, each.days, each.triples))
+            each.days, each.triples = [], each.triples[:0]
+        taken._size = sum(each.nbytes for each in taken._counted)
+        self._size -= taken._size
+        return taken
+
+    # -- a tally's tables ----------------------------------------------------------------------
+
+    def take(self, tally: Tally) -> bool:
+        """Take the tables of `tally` that go with the distinct keys in here, and the visitors.
+
+        False, and nothing is taken, where numbers are too great for arrays.
+        """
+        tables = {name: getattr(tally, name) for name in _PLACES}
+        if any(sum(table.values()) >= _MOST for table in tables.values()):
+            return False
+        counted = Counted()
+        for name, (column, place) in _PLACES.items():
+            counter = tables[name]
+            if not counter:
+                continue
+            numbers = [np.zeros(len(counter), np.int64) for _ in range(_NUMBERS.get(column, 1))]
+            numbers[place][:] = list(counter.values())
+            more = Counted({column: Table(pa.array(list(counter), pa.binary()), numbers)})
+            counted = _unify([counted, more])
+            setattr(tally, name, Counter())
+        if tally.visitors:
+            counted = _unify([counted, _visiting(tally)])
+            tally.visitors = {}
+        if counted.tables:
+            self.merge(Arrays(counted))
+        return True
+
+    def settle(self, tally: Tally) -> None:
+        """Add all of it to the tables of `tally`; nothing is left in here."""
+        counted = self.unified()
+        for name in _PLACES:
+            getattr(tally, name).update(self.table(name))
+        if len(counted.triples):
+            self._settle_visitors(counted, tally)
+        self._counted, self._size, self._unified = [], 0, 0
+
+    def table(self, name: str) -> Counter[bytes]:
+        """A tally's table, as far as it is in here."""
+        column, place = _PLACES[name]
+        table = self.unified().tables.get(column)
+        if table is None:
+            return Counter()
+        keys, numbers = table.names, table.numbers[place]
+        if not numbers.all():
+            there = np.flatnonzero(numbers)
+            keys, numbers = keys.take(pa.array(there)), numbers[there]
+        return Counter(dict(zip(keys.to_pylist(), numbers.tolist(), strict=True)))
+
+    @staticmethod
+    def _settle_visitors(counted: Counted, tally: Tally) -> None:
+        day, agent, client = counted.visits()
+        clients = counted.tables["client"].names.to_numpy(zero_copy_only=False)[client].tolist()
+        begins = np.flatnonzero(_changes(day) | _changes(agent))
+        ends = [*begins[1:].tolist(), len(day)]
+        agents = counted.tables["agent"].names.take(pa.array(agent[begins])).to_pylist()
+        rows = zip(begins.tolist(), ends, day[begins].tolist(), agents, strict=True)
+        for begin, end, at, name in rows:
+            by_agent = tally.visitors.setdefault(counted.days[at], {})
+            by_agent.setdefault(name, set()).update(clients[begin:end])
+
+    def highest(self, name: str, number: int) -> list[tuple[bytes, int]]:
+        """The rows of a tally's table: the highest first, equal ones by their keys."""
+        column, place = _PLACES[name]
+        table = self.unified().tables.get(column)
+        if table is None:
+            return []
+        numbers = table.numbers[place]
+        number = min(number, int(np.count_nonzero(numbers)))
+        if number < 1:
+            return []
+        rows = pa.table({"key": table.names, "count": pa.array(numbers)})
+        order = [("count", "descending"), ("key", "ascending")]
+        first = rows.take(pc.select_k_unstable(rows, number, order))
+        return list(zip(first["key"].to_pylist(), first["count"].to_pylist(), strict=True))
+
+    def distinct(self, name: str) -> int:
+        """How many rows a tally's table has."""
+        column, place = _PLACES[name]
+        table = self.unified().tables.get(column)
+        return 0 if table is None else int(np.count_nonzero(table.numbers[place]))
+
+    def visitors(self) -> int:
+        """How many visitors there are."""
+        return len(self.unified().triples)
+
+
+def sums(codes: Ints, values: Ints, size: int) -> Ints:
+    """Add up the values of each code below `size`."""
+    # Through floats, which hold whole numbers below 2**53.
+    if float(values.sum(dtype=np.float64)) < 2.0**53:
+        return np.bincount(codes, values, size).astype(np.int64)
+    total = np.zeros(size, np.int64)
+    np.add.at(total, codes, values)
+    return total
+
+
+def _unify(counted: list[Counted]) -> Counted:
+    whole = Counted()
+    places: dict[str, list[Ints]] = {}  # of each value of the column in the whole, for each
+    for name in dict.fromkeys(name for each in counted for name in each.tables):
+        its = [each.tables[name] for each in counted if name in each.tables]
+        names, codes = _join([table.names for table in its])
+        every = np.concatenate(codes)
+        columns = zip(*(table.numbers for table in its), strict=True)
+        numbers = [sums(every, np.concatenate(column), len(names)) for column in columns]
+        whole.tables[name] = Table(names, numbers)
+        at = iter(codes)
+        places[name] = [next(at) if name in each.tables else codes[0][:0] for each in counted]
+    triples = []
+    days: dict[bytes, int] = {}
+    for n, each in enumerate(counted):
+        if len(each.triples):
+            day, agent, client = each.visits()
+            new_day = np.array([days.setdefault(day, len(days)) for day in each.days], np.int64)
+            pair = new_day[day] * len(whole.tables["agent"].names) + places["agent"][n][agent]
+            triples.append(pair * len(whole.tables["client"].names) + places["client"][n][client])
+    whole.days = list(days)
+    if triples:
+        whole.triples = np.sort(np.concatenate(triples))
+        whole.triples = whole.triples[_changes(whole.triples)]
+    return whole
+
+
+def _join(names: list[Any]) -> tuple[Any, list[Ints]]:
+    """The distinct values of some arrays, and for each array the places of its values."""
+    if sum(each.nbytes for each in names) > _LARGE or len({each.type for each in names}) > 1:
+        names = [each.cast(pa.large_binary()) for each in names]
+    chunks = pa.chunked_array(names).dictionary_encode().chunks
+    codes = [chunk.indices.to_numpy().astype(np.int64) for chunk in chunks]
+    return chunks[-1].dictionary, codes
+
+
+def _changes(values: Ints) -> NDArray[np.bool_]:
+    """Where a value is another than the one before."""
+    changes = np.ones(len(values), np.bool_)
+    changes[1:] = values[1:] != values[:-1]
+    return changes
+
+
+def _visiting(tally: Tally) -> Counted:
+    """The visitors of a tally's table."""
+    clients: dict[bytes, int] = {}
+    agents: dict[bytes, int] = {}
+    pairs: list[int] = []
+    found: list[int] = []
+    for day, by_agent in enumerate(tally.visitors.values()):
+        for agent, its in by_agent.items():
+            pairs += [day << 32 | agents.setdefault(agent, len(agents))] * len(its)
+            found += [clients.setdefault(client, len(clients)) for client in its]
+    pair = np.array(pairs, np.int64)
+    pair = (pair >> 32) * len(agents) + (pair & 0xFFFFFFFF)
+    tables = {
+        name: Table(pa.array(list(keys), pa.binary()), [np.zeros(len(keys), np.int64)])
+        for name, keys in (("client", clients), ("agent", agents))
+    }
+    triples = np.sort(pair * len(clients) + np.array(found, np.int64))
+    return Counted(tables, list(tally.visitors), triples)
