@@ -30,8 +30,8 @@ if TYPE_CHECKING:  # numpy and pyarrow may be missing
     from daskexec.logs.engines.arrays import Arrays
 
 __all__ = [
-    "MONTHS", "PIECES", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "bound", "highest",
-    "merge", "pieces_of", "settle", "start_of_hour",
+    "MONTHS", "PIECES", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "add_arrays",
+    "bound", "highest", "merge", "pieces_of", "settle", "start_of_hour",
 ]  # fmt: skip
 
 SAMPLES = 10
@@ -169,6 +169,8 @@ def merge(into: Tally, other: Tally) -> Tally:
     `other` must not be used afterwards: its tables may have become those of `into`. The sum
     is bounded, see `bound`.
     """
+    if other.arrays is not None:
+        add_arrays(into, other.arrays)
     for name in _COUNTERS:
         mine, theirs = getattr(into, name), getattr(other, name)
         if len(mine) < len(theirs):
@@ -177,10 +179,6 @@ def merge(into: Tally, other: Tally) -> Tally:
         sums = map(add, theirs.values(), map(mine.get, theirs, repeat(0)))
         dict.update(mine, zip(theirs, sums))  # noqa: B905 (strict takes a third as long again)
         setattr(into, name, mine)
-    if into.arrays is None:
-        into.arrays = other.arrays
-    elif other.arrays is not None:
-        into.arrays.merge(other.arrays)
     into.lines.update(other.lines)
     into.misfits.update(other.misfits)
     into.requests += other.requests
@@ -201,6 +199,14 @@ def merge(into: Tally, other: Tally) -> Tally:
         into.sketches[name] = merged(into.sketches.get(name, EMPTY), sketch)
     into.max_keys = into.max_keys or other.max_keys
     return bound(into)
+
+
+def add_arrays(tally: Tally, arrays: Arrays) -> None:
+    """Add what is counted as arrays to `tally`; they must not be used afterwards."""
+    if tally.arrays is not None and not tally.arrays.merge(arrays):
+        settle(tally)  # numbers too great for arrays
+    if tally.arrays is None:
+        tally.arrays = arrays
 
 
 def settle(tally: Tally) -> Tally:

@@ -45,7 +45,8 @@ from daskexec.logs.tally import Counting, Tally, merge, settle, tally_part
 __all__ = ["JOB", "Interrupted", "Plan", "Progress", "analyze", "plan", "run"]
 
 _SHARES = min(8, max(2, os.cpu_count() or 1))
-"""Most calls that read one compressed file: each decompresses what lies before its share."""
+"""Most calls that read one compressed file: each decompresses what lies before its share.
+Plain files are cut so that as many workers end together."""
 
 _FILE_BITS = 32
 """An ordinal is unique among the parts of all files: the file's place above these bits."""
@@ -316,9 +317,10 @@ def analyze(
         ``"auto"`` (chosen for each file from its first lines), or a name or a format string
         as `find_format` takes it: ``"combined"``, ``'%h %l %u %t "%r" %>s %b'``.
     part_size
-        Bytes of a plain file that one call reads.
+        Most bytes of a plain file that one call reads.
     shares
         Most calls that read one compressed file. Each decompresses what lies before its share.
+        A plain file of several parts has a multiple of it, all of one size.
     top
         Rows of the top tables.
     resolve

@@ -12,6 +12,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import IO
 
 from daskexec.logs.streams import (
@@ -90,9 +91,10 @@ def cut(path: str, part_size: int = DEFAULT_PART_SIZE, shares: int = 1) -> list[
     path
         A local path or a URL.
     part_size
-        Bytes of a plain file that are a part.
+        Most bytes of a plain file that are a part. Parts are of one size.
     shares
-        Most parts of a compressed file. Each is of `part_size` bytes of content at least, as
+        Most parts of a compressed file; a plain one that is not a single part has a multiple of
+        it. Each part of a compressed one is of `part_size` bytes of content at least, as
         far as the first bytes tell: what they tell wrong makes shares uneven, nothing else.
 
     Raises
@@ -110,8 +112,12 @@ def cut(path: str, part_size: int = DEFAULT_PART_SIZE, shares: int = 1) -> list[
         if size is None:
             return [Part(path, 0, 0, 0, kind or _STREAM)]
         if not kind:
-            starts = range(0, size, part_size)
-            return [Part(path, i, at, min(at + part_size, size)) for i, at in enumerate(starts)]
+            count = -(-size // part_size)
+            if count > 1:
+                # Alike, and so many that as many workers as `shares` end at the same time.
+                count = min(size, -(-count // shares) * shares)
+            edges = [size * i // count for i in range(count + 1)]
+            return [Part(path, i, *edge) for i, edge in enumerate(pairwise(edges))]
         content = 0 if kind in _SLOW or shares < 2 else _content_size(stream, kind, size)
     count = max(1, min(shares, content // part_size))
     edges = [size * i // count for i in range(count + 1)]

@@ -31,6 +31,8 @@ Ints = NDArray[np.int64]
 
 _ENOUGH = 32 << 20  # bytes of new arrays that are not yet worth a look
 _LARGE = 1 << 30  # bytes of values that need 64-bit offsets
+_HEAP = 1 << 18  # values that are looked up in one table
+_ENDING = 6  # bytes of a value by which it is put on a heap
 _MOST = 1 << 62  # greater numbers stay Python's
 
 # The tables of a tally, by the column that has their keys, and the number of it that they count.
@@ -79,6 +81,11 @@ class Counted:
             size += table.names.nbytes + sum(numbers.nbytes for numbers in table.numbers)
         return size
 
+    @property
+    def sent(self) -> float:
+        """Bytes sent."""
+        return float(self.tables["path"].numbers[1].sum()) if "path" in self.tables else 0.0
+
     def visits(self) -> tuple[Ints, Ints, Ints]:
         """The day, the agent and the client of each visitor."""
         agents, clients = (max(1, len(self.tables[name].names)) for name in ("agent", "client"))
@@ -94,13 +101,21 @@ class Arrays:
         self._counted = list(counted)
         self._size = sum(each.nbytes for each in counted)
         self._unified = 0
+        self._sent = sum(each.sent for each in counted)
 
-    def merge(self, other: Arrays) -> None:
-        """Add what `other` has, which must not be used afterwards."""
+    def merge(self, other: Arrays) -> bool:
+        """Add what `other` has, which must not be used afterwards.
+
+        False, and nothing is done, where numbers would become too great for arrays.
+        """
+        if self._sent + other._sent >= _MOST:
+            return False
+        self._sent += other._sent
         self._counted += other._counted
         self._size += other._size
         if self._size > 2 * self._unified + _ENOUGH:
             self.unified()
+        return True
 
     def unified(self) -> Counted:
         """Make one of all, and return it."""
@@ -120,32 +135,29 @@ class Arrays:
         self._size -= taken._size
         return taken
 
-    # -- a tally's tables ----------------------------------------------------------------------
-
     def take(self, tally: Tally) -> bool:
         """Take the tables of `tally` that go with the distinct keys in here, and the visitors.
 
         False, and nothing is taken, where numbers are too great for arrays.
         """
         tables = {name: getattr(tally, name) for name in _PLACES}
-        if any(sum(table.values()) >= _MOST for table in tables.values()):
+        if self._sent + sum(tables["path_bytes"].values()) >= _MOST:
             return False
-        counted = Counted()
+        taken = []
         for name, (column, place) in _PLACES.items():
-            counter = tables[name]
-            if not counter:
-                continue
-            numbers = [np.zeros(len(counter), np.int64) for _ in range(_NUMBERS.get(column, 1))]
-            numbers[place][:] = list(counter.values())
-            more = Counted({column: Table(pa.array(list(counter), pa.binary()), numbers)})
-            counted = _unify([counted, more])
-            setattr(tally, name, Counter())
+            keys, counts = list(tables[name]), list(tables[name].values())
+            if keys:
+                numbers = [np.zeros(len(keys), np.int64) for _ in range(_NUMBERS.get(column, 1))]
+                numbers[place][:] = counts
+                taken.append(Counted({column: Table(pa.array(keys, pa.binary()), numbers)}))
+                setattr(tally, name, Counter())
         if tally.visitors:
-            counted = _unify([counted, _visiting(tally)])
+            taken.append(_visiting(tally))
             tally.visitors = {}
-        if counted.tables:
-            self.merge(Arrays(counted))
+        self.merge(Arrays(*taken))
         return True
+
+    # -- a tally's tables ----------------------------------------------------------------------
 
     def settle(self, tally: Tally) -> None:
         """Add all of it to the tables of `tally`; nothing is left in here."""
@@ -154,7 +166,7 @@ class Arrays:
             getattr(tally, name).update(self.table(name))
         if len(counted.triples):
             self._settle_visitors(counted, tally)
-        self._counted, self._size, self._unified = [], 0, 0
+        self._counted, self._size, self._unified, self._sent = [], 0, 0, 0.0
 
     def table(self, name: str) -> Counter[bytes]:
         """A tally's table, as far as it is in here."""
@@ -247,9 +259,49 @@ def _join(names: list[Any]) -> tuple[Any, list[Ints]]:
     """The distinct values of some arrays, and for each array the places of its values."""
     if sum(each.nbytes for each in names) > _LARGE or len({each.type for each in names}) > 1:
         names = [each.cast(pa.large_binary()) for each in names]
-    chunks = pa.chunked_array(names).dictionary_encode().chunks
-    codes = [chunk.indices.to_numpy().astype(np.int64) for chunk in chunks]
-    return chunks[-1].dictionary, codes
+    heaps = sum(map(len, names)) // _HEAP + 1
+    if heaps == 1:
+        return _encode(names)
+    # A table of all values would be slow, as it is in no cache, and five times their size.
+    heaps = min(heaps, 256)
+    which = [_heaps(each, heaps) for each in names]
+    places = [np.empty(len(each), np.int64) for each in names]
+    found: list[Any] = []
+    size = 0
+    for heap in range(heaps):
+        there = [np.flatnonzero(its == heap) for its in which]
+        some = [each.take(pa.array(at)) for each, at in zip(names, there, strict=True)]
+        distinct, codes = _encode(some)
+        for place, at, code in zip(places, there, codes, strict=True):
+            place[at] = code + size
+        found.append(distinct)
+        size += len(distinct)
+    return pa.concat_arrays(found), places
+
+
+def _encode(names: list[Any]) -> tuple[Any, list[Ints]]:
+    chunks = pa.chunked_array(names, names[0].type).dictionary_encode().chunks  # not empty ones
+    if not chunks:
+        return names[0], [np.zeros(0, np.int64)] * len(names)
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks]).astype(np.int64)
+    return chunks[-1].dictionary, np.split(codes, np.cumsum([len(each) for each in names[:-1]]))
+
+
+def _heaps(names: Any, count: int) -> NDArray[np.uint8]:
+    """A number below `count` for each value, the same for equal ones: by how they end."""
+    offsets, content = names.buffers()[1:]
+    kind = np.int32 if names.type == pa.binary() else np.int64
+    edges = np.frombuffer(offsets, kind)[names.offset :][: len(names) + 1]
+    length, ends = np.diff(edges), edges[1:]
+    values = np.frombuffer(content if content else bytes(1), np.uint8)  # all may be empty
+    mixed = length.astype(np.uint32)
+    for place in range(1, 1 + _ENDING):
+        # Before the first value there may be nothing: take any byte, and forget it.
+        letters = values[np.maximum(ends - place, 0)] * (length >= place)
+        mixed = mixed * np.uint32(0x01000193) ^ letters
+    mixed *= np.uint32(0x9E3779B1)
+    heaps: NDArray[np.uint8] = ((mixed >> np.uint32(16)) % np.uint32(count)).astype(np.uint8)
+    return heaps
 
 
 def _changes(values: Ints) -> NDArray[np.bool_]:

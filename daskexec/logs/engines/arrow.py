@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from daskexec.logs.counts import SAMPLES, Tally, bound, start_of_hour
+from daskexec.logs.counts import SAMPLES, Tally, add_arrays, bound, start_of_hour
 from daskexec.logs.engines.arrays import Arrays, Counted, Table, sums
 from daskexec.logs.engines.columns import Columns, split
 from daskexec.logs.engines.stdlib import StdlibEngine, flush_bytes
@@ -208,9 +208,7 @@ class ArrowEngine:
             self._count_times(numbers, batch.hours)
             counted = Counted(_tables(texts, numbers))
             _add_visitors(counted, texts, numbers["hours"], batch.hours)
-            if self._tally.arrays is None:
-                self._tally.arrays = Arrays()
-            self._tally.arrays.merge(Arrays(counted))
+            add_arrays(self._tally, Arrays(counted))
 
     def _selected(
         self, numbers: dict[str, Ints], texts: dict[str, Column], hours: _Hours
