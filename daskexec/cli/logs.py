@@ -59,7 +59,7 @@ _RESOLVE_SECONDS = 5.0
 )  # fmt: skip
 @click.option(
     "--part-size", type=Size(), default="64MiB", show_default=True, metavar="SIZE",
-    help="How much of a plain file one call reads.",
+    help="How much of a plain file one call reads at most.",
 )  # fmt: skip
 @click.option(
     "--resolve", is_flag=True,
