@@ -161,12 +161,12 @@ def block_size_for(form: LogFormat, engine: str = "auto") -> int:
 
 
 def _engine(form: LogFormat, tally: Tally, ordinal: int, counting: Counting) -> Engine:
-    settings = (form, tally, ordinal, counting.selection, counting.samples)
+    engine = StdlibEngine(form, tally, ordinal, counting.selection, counting.samples)
     if not _by_columns(form, counting.engine):
-        return StdlibEngine(*settings)
+        return engine
     from daskexec.logs.engines.arrow import ArrowEngine  # numpy and pyarrow may be missing
 
-    return ArrowEngine(*settings)
+    return ArrowEngine(engine)
 
 
 def _by_columns(form: LogFormat, engine: str) -> bool:

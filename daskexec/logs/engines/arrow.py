@@ -23,12 +23,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from daskexec.logs.counts import SAMPLES, Tally, add_arrays, bound, start_of_hour
+from daskexec.logs.counts import add_arrays, bound, start_of_hour
 from daskexec.logs.engines.arrays import Arrays, Counted, Table, sums
 from daskexec.logs.engines.columns import Columns, split
 from daskexec.logs.engines.stdlib import StdlibEngine, flush_bytes
-from daskexec.logs.layouts import TIME, LogFormat
-from daskexec.logs.selection import Selection
+from daskexec.logs.layouts import TIME
 
 __all__ = ["BLOCK_SIZE", "ArrowEngine"]
 
@@ -117,21 +116,19 @@ def _array(block: bytes, begins: Ints, ends: Ints) -> Any:
 
 
 class ArrowEngine:
-    """Counts blocks of whole lines into `tally`; see `StdlibEngine` for the parameters."""
+    """Counts blocks of whole lines into the tally of another engine.
 
-    def __init__(
-        self,
-        form: LogFormat,
-        tally: Tally,
-        ordinal: int = 0,
-        selection: Selection | None = None,
-        samples: int = SAMPLES,
-    ) -> None:
-        self._form, self._tally, self._ordinal = form, tally, ordinal
-        self._selection = selection or Selection()
-        self._samples = samples
-        self._slow = StdlibEngine(form, tally, ordinal, selection, samples)
-        self._batch, self._flush_at = _Batch(), min(_BATCH, flush_bytes(tally))
+    Parameters
+    ----------
+    slow
+        Reads the lines that are not plainly of their format; what is counted, and how, is as
+        it was told.
+    """
+
+    def __init__(self, slow: StdlibEngine) -> None:
+        self._slow, self._form, self._tally = slow, slow.form, slow.tally
+        self._selection, self._ordinal = slow.selection, slow.ordinal
+        self._batch, self._flush_at = _Batch(), min(_BATCH, flush_bytes(self._tally))
 
     def add(self, block: bytes) -> None:
         """Count a block's lines; the block ends where a line does."""
@@ -163,10 +160,10 @@ class ArrowEngine:
             bad = (n for n, line in enumerate(lines) if not self._form.fits(line))
             found = [
                 self._slow.sample(numbers[n], lines[n])
-                for n, _ in zip(bad, range(self._samples), strict=False)
+                for n, _ in zip(bad, range(self._slow.samples), strict=False)
             ]
             # Of one batch, odd ones that only a flush finds may come before others.
-            self._tally.samples = sorted(self._tally.samples + found)[: self._samples]
+            self._tally.samples = sorted(self._tally.samples + found)[: self._slow.samples]
         self._slow.add_rows(rows)
 
     def flush(self) -> None:

@@ -59,7 +59,7 @@ class _Memo(dict[bytes, bool]):
 
 
 class StdlibEngine:
-    """Counts blocks of whole lines into `tally`.
+    """Counts blocks of whole lines into `tally`. Its parameters are its attributes, too.
 
     Parameters
     ----------
@@ -83,23 +83,23 @@ class StdlibEngine:
         selection: Selection | None = None,
         samples: int = SAMPLES,
     ) -> None:
-        self._form, self._tally, self._ordinal = form, tally, ordinal
-        self._selection = selection or Selection()
-        self._samples = samples
+        self.form, self.tally, self.ordinal = form, tally, ordinal
+        self.selection = selection or Selection()
+        self.samples = samples
         self._requests: Counter[bytes] = Counter()
         self._visitors: dict[bytes, set[tuple[bytes, bytes]]] = {}
         self._clients: Counter[bytes] = Counter()
         self._waiting, self._flush_at = 0, flush_bytes(tally)
-        self._filters = self._make_filters() if self._selection.filters else []
+        self._filters = self._make_filters() if self.selection.filters else []
 
     def add(self, block: bytes) -> None:
         """Count a block's lines; the block ends where a line does."""
-        rows = self._form.rows(block)
+        rows = self.form.rows(block)
         count = block.count(b"\n") + (not block.endswith(b"\n"))
-        before = self._tally.lines.get(self._ordinal, 0)
-        if len(rows) < count and len(self._tally.samples) < self._samples:
-            self._tally.samples += self._malformed(block, before)
-        self._tally.lines[self._ordinal] = before + count
+        before = self.tally.lines.get(self.ordinal, 0)
+        if len(rows) < count and len(self.tally.samples) < self.samples:
+            self.tally.samples += self._malformed(block, before)
+        self.tally.lines[self.ordinal] = before + count
         self.add_rows(rows)
         self._waiting += len(block)
         if self._waiting >= self._flush_at:
@@ -109,12 +109,12 @@ class StdlibEngine:
         """Count rows as the format gives them."""
         if not rows:
             return
-        columns = dict(zip(self._form.fields, zip(*rows, strict=True), strict=True))
+        columns = dict(zip(self.form.fields, zip(*rows, strict=True), strict=True))
         if self._filters:
             columns = self._selected(columns, len(rows))
             if not columns:
                 return
-        tally, clients, times = self._tally, columns["client"], columns["time"]
+        tally, clients, times = self.tally, columns["client"], columns["time"]
         tally.requests += len(times)
         self._clients.update(clients)
         self._requests.update(columns["key"])
@@ -133,10 +133,10 @@ class StdlibEngine:
 
     def flush(self) -> None:
         """Bring what was added into the tally."""
-        tally, shown = self._tally, self._selection.shown_client
+        tally, shown = self.tally, self.selection.shown_client
         for nothing in (b"-", b""):
             tally.referrers.pop(nothing, None)
-        if self._selection.anonymize:
+        if self.selection.anonymize:
             for client, count in self._clients.items():
                 tally.clients[shown(client)] += count
         else:
@@ -152,7 +152,7 @@ class StdlibEngine:
 
     def _take_apart(self) -> None:
         """Spread the keys ``GET /x HTTP/1.1" 200 512`` over the tables they stand for."""
-        tally, shown = self._tally, self._selection.shown_path
+        tally, shown = self.tally, self.selection.shown_path
         targets: dict[bytes, bytes] = {}
         for key, count in self._requests.items():
             quoted, status, sent = key.rsplit(b" ", 2)
@@ -171,7 +171,7 @@ class StdlibEngine:
 
     def _make_filters(self) -> list[tuple[str, _Memo]]:
         """The columns that filters look at, and what these say of their values."""
-        chosen = self._selection
+        chosen = self.selection
         path_counts = chosen.path_filter()
 
         def keeps_key(key: bytes) -> bool:
@@ -186,7 +186,7 @@ class StdlibEngine:
         if chosen.since or chosen.until:
             filters.append(("time", _Memo(chosen.keeps_time)))
         for name, counts in (("client", chosen.client_filter()), ("agent", chosen.agent_filter())):
-            if counts is not None and name in self._form.fields:
+            if counts is not None and name in self.form.fields:
                 filters.append((name, _Memo(counts)))
         return filters
 
@@ -198,7 +198,7 @@ class StdlibEngine:
             kept = [memo[value] for value in columns[name]]
             if not all(kept):
                 columns = {key: tuple(compress(column, kept)) for key, column in columns.items()}
-        self._tally.excluded += count - len(columns["time"])
+        self.tally.excluded += count - len(columns["time"])
         return columns if columns["time"] else {}
 
     # -- times and visitors --------------------------------------------------------------------
@@ -225,7 +225,7 @@ class StdlibEngine:
         apart would cost more than the rest; but of the block's few pairs of hour and zone
         only those matter that can hold an extreme.
         """
-        tally = self._tally
+        tally = self.tally
         pairs: Counter[tuple[bytes, bytes]] = Counter()
         for time, count in times.items():
             pairs[time[:14], time[21:]] += count
@@ -251,9 +251,9 @@ class StdlibEngine:
 
     def _malformed(self, block: bytes, before: int) -> Iterator[Sample]:
         """Find lines of a block that do not fit, as many as are still wanted."""
-        wanted = self._samples - len(self._tally.samples)
+        wanted = self.samples - len(self.tally.samples)
         for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), before + 1):
-            if not self._form.fits(line):
+            if not self.form.fits(line):
                 yield self.sample(number, line)
                 wanted -= 1
                 if not wanted:
@@ -261,5 +261,5 @@ class StdlibEngine:
 
     def sample(self, number: int, line: bytes) -> Sample:
         """What is kept of a malformed line."""
-        kept = self._selection.shown_sample(line[: 2 * SAMPLE_BYTES])[:SAMPLE_BYTES]
-        return self._ordinal, number, kept, len(line)
+        kept = self.selection.shown_sample(line[: 2 * SAMPLE_BYTES])[:SAMPLE_BYTES]
+        return self.ordinal, number, kept, len(line)
