@@ -97,6 +97,8 @@ _DOOMED_LOOK = 0.02
 #: What the claim on a task that may be begun once only is called, among Dask's events.
 CLAIM = "daskexec-begun-"
 
+#: Seconds after which a task is looked at half as often: each look stops its calls for a moment.
+_LONG = 1.0
 #: Tells this process from all others, also of other hosts.
 PROCESS = os.urandom(8).hex()
 
@@ -441,7 +443,10 @@ class _Watch:
 
     def _again(self) -> None:
         if not self.run.over:
-            self.worker.loop.call_later(max(self.run.ticket.slow_after / 2, 0.02), self._look)
+            pause = self.run.ticket.slow_after
+            if time.perf_counter() - self.run.started < _LONG:
+                pause = max(pause / 2, 0.02)
+            self.worker.loop.call_later(pause, self._look)
 
     def _look(self) -> None:
         run, ticket, now = self.run, self.run.ticket, time.perf_counter()
