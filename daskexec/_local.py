@@ -234,6 +234,10 @@ def _forget_handlers() -> None:
         cache.cache_clear()  # type: ignore[union-attr]
 
 
+#: Seconds between two reports of a worker, where Dask would have it report more often.
+_HEARTBEAT = 1.0
+
+
 class Scheduler(distributed.Scheduler):  # by its name Dask looks things up
     """One that serves no HTTP, and measures nothing for it."""
 
@@ -244,6 +248,13 @@ class Scheduler(distributed.Scheduler):  # by its name Dask looks things up
 
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Open no port."""
+
+    def heartbeat_worker(self, **state: Any) -> dict[str, Any]:
+        """Have each worker report once a second: each report stops its calls for a moment."""
+        answer = super().heartbeat_worker(**state)
+        if "heartbeat-interval" in answer:
+            answer["heartbeat-interval"] = max(_HEARTBEAT, answer["heartbeat-interval"])
+        return answer
 
 
 class _Joining(distributed.SchedulerPlugin):
