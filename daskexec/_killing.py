@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from daskexec import _remote
@@ -42,18 +42,42 @@ class Killing:
         Takes `Stuck` and `Surveyed`.
     wanted : collection of str
         Keys of the tasks whose results are still to come.
+    spawn : callable
+        Runs a coroutine that ends with the backend.
     """
 
     #: Seconds in which a worker answers that does not hold the GIL.
     ANSWER = 0.75
+    #: Seconds that the end waits for workers which are being killed.
+    LAST = 3.0
 
     def __init__(
-        self, client: Any, report: Callable[[Any], None], wanted: Collection[str]
+        self,
+        client: Any,
+        report: Callable[[Any], None],
+        wanted: Collection[str],
+        spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
     ) -> None:
         self._client, self._report, self._wanted = client, report, wanted
+        self._spawn = spawn
         self._asking: set[str] = set()  # workers
+        self._kills: set[asyncio.Task[Any]] = set()
 
-    async def kill(self, key: str, worker: str, pid: int) -> None:
+    def begin(self, key: str, worker: str, pid: int) -> None:
+        """Have the worker end that runs a task, which nobody waits for any more."""
+        if worker:
+            kill = self._spawn(self._kill(key, worker, pid))
+            self._kills.add(kill)
+            kill.add_done_callback(self._kills.discard)
+        else:  # nothing was heard of it, so it will not answer
+            self._report(Stuck("", pid))
+
+    async def end(self) -> None:
+        """Wait for the workers that are being killed, for a while."""
+        if self._kills:
+            await asyncio.wait(self._kills, timeout=self.LAST)
+
+    async def _kill(self, key: str, worker: str, pid: int) -> None:
         """Have a worker end, as `_remote.doom` says."""
         question = asyncio.ensure_future(
             self._client.run(

@@ -26,9 +26,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from distributed import SchedulerPlugin
+from distributed.scheduler import KilledWorker
 
 from daskexec import _marks
 from daskexec._marks import executor_of
+from daskexec._messages import Failed
 from daskexec._remote import BARRED, LOST
 
 __all__ = ["Dead", "Lost", "OncePlugin", "bar"]
@@ -146,6 +148,8 @@ class Dead:
     Parameters
     ----------
     client : distributed.Client
+    plugin : str
+        Name of the `OncePlugin`.
     """
 
     #: Seconds in which a nanny, or another worker of the host, must answer. One that is there
@@ -154,8 +158,8 @@ class Dead:
     #: Dead workers of which the answer is remembered.
     REMEMBERED = 20
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    def __init__(self, client: Any, plugin: str) -> None:
+        self._client, self._plugin = client, plugin
         self._answers: dict[str, asyncio.Task[tuple[str, bytes | None, str]]] = {}
 
     async def left_of(self, key: str, worker: Any) -> Left:
@@ -176,7 +180,12 @@ class Dead:
             _LOG.info("%s does not say what %s has left: %r", who, worker.address, exc)
         return Left(True, bodies, fate)
 
-    async def left_of_any(self, key: str, worker: Any, plugin: str) -> Left:
+    async def failed(self, key: str, error: KilledWorker) -> Failed:
+        """Return what to report of a task that was lost with its worker."""
+        left = await self.left_of_any(key, error.last_worker)
+        return Failed(key, error, left.begun, left.bodies, left.fate)
+
+    async def left_of_any(self, key: str, worker: Any) -> Left:
         """The same; where that worker had not begun it, another may have ended it before.
 
         The result was lost there, and this one died before it could refuse to run it again.
@@ -184,17 +193,17 @@ class Dead:
         left = await self.left_of(key, worker)
         if left.begun:
             return left
-        lost = await self.lost_at(key, plugin)
+        lost = await self.lost_at(key)
         if lost is None:
             return left
         before = await self.left_of(key, lost)
         return Left(True, before.bodies, before.fate)
 
-    async def lost_at(self, key: str, plugin: str) -> Any:
+    async def lost_at(self, key: str) -> Any:
         """Return the `Lost` worker that a task had ended on, if its result was lost, or None."""
         lost: Any = ()
         with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
-            lost = await self._client.run_on_scheduler(lost_on, plugin, key)
+            lost = await self._client.run_on_scheduler(lost_on, self._plugin, key)
         return Lost(*lost) if lost else None
 
     async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:

@@ -3,57 +3,21 @@
 All of it runs on the client's loop, but what says otherwise. What changes is reported; names and
 ends of the workers are asked for only once they matter, and each end once.
 
-Names of Dask that are used here: ``Client.nthreads``, ``run`` and ``scheduler.identity``.
+Names of Dask that are used here: ``Client.nthreads``, ``run``, ``scheduler.identity`` and
+``processing``.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection
 from typing import Any
 
 from daskexec import _remote
+from daskexec._asking import Asking
 from daskexec._messages import Ends, Named, Threads
 
-__all__ = ["Gone", "Roster", "while_there"]
-
-#: Seconds after which it is asked whether the workers are still there that are waited for.
-_LOOK = 0.5
-
-
-class Gone(OSError):
-    """A worker that was waited for has gone; `there` are the addresses of those that are there."""
-
-    def __init__(self, gone: Collection[str], there: Collection[str]) -> None:
-        super().__init__(f"{', '.join(sorted(gone))} has gone")
-        self.there = there
-
-
-async def while_there(
-    client: Any, work: Coroutine[Any, Any, Any], workers: Collection[str]
-) -> Any:
-    """Return what comes of some work of workers, as long as these are there.
-
-    Dask would try to reach one that has died for half a minute
-    (``distributed.comm.timeouts.connect``), and all others would have to wait for it.
-
-    Raises
-    ------
-    Gone
-        As soon as the scheduler knows that one of them is not there any more.
-    """
-    working, expected = asyncio.ensure_future(work), frozenset(workers)
-    # However it ends when nobody waits for it any more.
-    working.add_done_callback(lambda task: task.cancelled() or task.exception())
-    try:
-        while not (await asyncio.wait([working], timeout=_LOOK))[0]:
-            there = await client.nthreads(asynchronous=True)
-            if not expected <= there.keys():
-                raise Gone(expected - there.keys(), [*there])
-        return working.result()
-    finally:
-        working.cancel()
+__all__ = ["Roster"]
 
 
 class Roster:
@@ -64,23 +28,21 @@ class Roster:
     client : distributed.Client
     report : callable
         Takes `Threads`, `Ends` and `Named`.
+    asking : Asking
+        Is told whenever workers were counted.
     changed : callable
         Takes the addresses of all workers, whenever they were counted.
-
-    Attributes
-    ----------
-    workers : frozenset of str
-        Addresses.
     """
 
     def __init__(
         self,
         client: Any,
         report: Callable[[Any], None],
+        asking: Asking,
         changed: Callable[[list[str]], None],
     ) -> None:
         self._client, self._report, self._changed = client, report, changed
-        self.workers: frozenset[str] = frozenset()
+        self._asking = asking
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
         self._named: frozenset[str] | None = None  # whose names are known, once they matter
         self._signs: dict[str, tuple[float, float]] = {}  # worker -> its last, and since when
@@ -104,13 +66,13 @@ class Roster:
             return  # the connection is going; who looks after it will see that
         finally:
             self._asked_at = None
-        self.workers = frozenset(threads)
+        workers = self._asking.workers = frozenset(threads)
         self._report(Threads(max(least, sum(threads.values()))))
         self._changed([*threads])
         if self._ends is not None and self._ends.keys() != threads.keys():
             await self._ask_ends(self._ends, [*threads])
-        if self._named is not None and self._named != self.workers:
-            await self._ask_names(self.workers)
+        if self._named is not None and self._named != workers:
+            await self._ask_names(workers)
 
     async def watch_ends(self) -> None:
         """Report when workers will end, now and whenever some have come or gone."""
@@ -137,10 +99,11 @@ class Roster:
             for address, worker in (await self._identities()).items()
         ]
 
-    async def listen(self, patience: float) -> list[dict[str, Any]]:
-        """Return address, name and "mute" of every worker: for how long it has given no sign.
+    async def listen(self, patience: float, wanted: Collection[str]) -> list[dict[str, Any]]:
+        """Return address, name, "mute" and "keys" of every worker.
 
-        In seconds since the first time that it was asked here; 0 for less than `patience`.
+        For how long it has given no sign, in seconds since the first time that it was asked here;
+        0 for less than `patience`. And which of the `wanted` tasks it has then.
         """
         there = await self._identities()
         now, before = time.monotonic(), self._signs
@@ -154,6 +117,12 @@ class Roster:
             mute = now - self._signs[address][1]
             mute = mute if mute >= patience else 0.0
             found.append({"address": address, "name": str(worker["name"]), "mute": mute})
+        silent = [worker["address"] for worker in found if worker["mute"]]
+        keys = await self._client.scheduler.processing(workers=silent) if silent else {}
+        for worker in found:
+            # A worker that has gone in between has none; of others' tasks nothing is known.
+            its = keys.get(worker["address"], ())
+            worker["keys"] = [key for key in its if key in wanted]
         return found
 
     async def _identities(self) -> dict[str, Any]:

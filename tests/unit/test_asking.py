@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from daskexec._backend import DaskBackend
+from daskexec._asking import Asking
 
 pytestmark = pytest.mark.timeout(20)
 
@@ -36,11 +35,11 @@ def test_one_that_has_gone_is_not_waited_for() -> None:
     """The others' answers come at once, not when Dask gives up to reach it."""
 
     async def ask() -> dict[str, Any]:
-        return await asyncio.wait_for(backend._ask(str.upper), 10)
+        return await asyncio.wait_for(asking.ask(str.upper), 10)
 
-    backend: Any = DaskBackend.__new__(DaskBackend)
-    backend.client = client = Client()
-    backend._roster = SimpleNamespace(workers=frozenset("abc"))
+    client = Client()
+    asking = Asking(client, once=True)
+    asking.workers = frozenset("abc")
     answers = asyncio.run(ask())
     assert isinstance(answers.pop("b"), OSError)
     assert answers == {"a": "A", "c": "C"}

@@ -80,7 +80,7 @@ def test_ended_elsewhere_before() -> None:
         async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
             return ["tcp://h:1", "w", "tcp://h:2", "/d", 7]
 
-    left = asyncio.run(Asked(Client()).left_of_any(KEY, "second", "plugin"))
+    left = asyncio.run(Asked(Client(), plugin="once").left_of_any(KEY, "second"))
     assert left == Left(True, [b"result"], "it fell")
     assert Lost("a", "b", "c", "d", 1).name == "b"
 
