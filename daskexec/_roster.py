@@ -1,5 +1,8 @@
 """Which workers there are: how many threads, what they are called, when they end. Floor 5.
 
+And for how long each has given no sign: what follows from that is for `daskexec._supervision`,
+where nothing comes from anybody, and for `daskexec._mute`, where others go on.
+
 All of it runs on the client's loop, but what says otherwise. What changes is reported; names and
 ends of the workers are asked for only once they matter, and each end once.
 
@@ -87,36 +90,38 @@ class Roster:
             await self.count()
 
     async def describe(self) -> list[dict[str, Any]]:
-        """Return address, name, resources and state of every worker."""
-        return [
-            {
-                "address": address,
-                "name": str(worker["name"]),
-                "resources": worker.get("resources") or {},
-                "paused": worker.get("status") == "paused",
-                "seen": worker.get("last_seen", 0.0),
-            }
-            for address, worker in (await self._identities()).items()
-        ]
+        """Return address, name, resources and state of every worker.
 
-    async def listen(self, patience: float, wanted: Collection[str]) -> list[dict[str, Any]]:
-        """Return address, name, "mute" and "keys" of every worker.
-
-        For how long it has given no sign, in seconds since the first time that it was asked here;
-        0 for less than `patience`. And which of the `wanted` tasks it has then.
+        "mute" of it: the seconds for which it has given no sign, since the first time that this
+        one, or `listen`, was asked.
         """
         there = await self._identities()
-        now, before = time.monotonic(), self._signs
-        self._signs = {}
-        patience += len(there) / 50  # where there are many they give signs more rarely
-        found: list[dict[str, Any]] = []
+        now, before, self._signs = time.monotonic(), self._signs, {}
+        found = []
         for address, worker in there.items():
             sign = worker.get("last_seen", 0.0)
             last, since = before.get(address, (sign, now))
-            self._signs[address] = sign, (since if last == sign else now)
-            mute = now - self._signs[address][1]
-            mute = mute if mute >= patience else 0.0
-            found.append({"address": address, "name": str(worker["name"]), "mute": mute})
+            self._signs[address] = sign, since if last == sign else now
+            found.append(
+                {
+                    "address": address,
+                    "name": str(worker["name"]),
+                    "resources": worker.get("resources") or {},
+                    "paused": worker.get("status") == "paused",
+                    "mute": now - self._signs[address][1],
+                }
+            )
+        return found
+
+    async def listen(self, patience: float, wanted: Collection[str]) -> list[dict[str, Any]]:
+        """Describe every worker; with "mute" as 0 for less than `patience`, and "keys" then.
+
+        These are those of the `wanted` tasks that a mute worker has.
+        """
+        found = await self.describe()
+        patience += len(found) / 50  # where there are many they give signs more rarely
+        for worker in found:
+            worker["mute"] = worker["mute"] if worker["mute"] >= patience else 0.0
         silent = [worker["address"] for worker in found if worker["mute"]]
         keys = await self._client.scheduler.processing(workers=silent) if silent else {}
         for worker in found:
