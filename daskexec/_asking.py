@@ -82,17 +82,17 @@ class Asking:
         self.workers: frozenset[str] = frozenset()
 
     async def ask(
-        self, function: Any, *args: Any, workers: Collection[str] | None = None
+        self, function: Any, *args: Any, workers: Collection[str] | None = None, **more: Any
     ) -> dict[str, Any]:
         """Return what a function returns on each worker; an OSError of one that has gone.
 
-        Of all workers where none are named.
+        Of all workers where none are named. `more` is as for Dask's ``Client.run``.
         """
         answers: dict[str, Any] = {}
         asked = set(self.workers if workers is None else workers)
         while workers is None or workers:
             named = workers if workers is None else list(workers)
-            asking = self._client.run(function, *args, workers=named, on_error="return")
+            asking = self._client.run(function, *args, workers=named, on_error="return", **more)
             try:
                 return {**answers, **await while_there(self._client, asking, asked)}
             except Gone as gone:
@@ -100,6 +100,14 @@ class Asking:
                 workers = [one for one in gone.there if workers is None or one in asked]
                 asked = set(workers)
         return answers
+
+    async def ask_at(self, address: str, function: Any, *args: Any, is_worker: bool = True) -> Any:
+        """Return what a function returns at one address: a worker's, or else its nanny's.
+
+        Raises what is raised there, or an OSError if the worker has gone.
+        """
+        asking = self._client.run(function, *args, workers=[address])
+        return (await while_there(self._client, asking, [address] if is_worker else []))[address]
 
     async def begun(self, keys: list[str]) -> set[str]:
         """Return which of these tasks a worker has begun, or may have; they begin no others."""

@@ -9,8 +9,8 @@ the dispatcher hands in ``SimpleQueue.put``.
 What is said there is in several rooms of this floor, one for each purpose: what is brought to the
 workers (`daskexec._bringing`), large objects and the tasks that need them (`_placing`,
 `_supplying`), questions to workers (`_asking`), which ones there are (`_roster`), their messages
-(`_hub`), results (`_fetching`, `_staying`), lost workers (`_once`), workers that are to end
-(`_killing`), and what runs there (`_survey`). Opening a client is for `daskexec.clusters`.
+(`_hub`), results (`_fetching`, `_staying`), lost workers (`_once`, `_dead`), workers that are to
+end (`_killing`), and what runs there (`_survey`). Opening a client is for `daskexec.clusters`.
 
 Names of Dask that are used here; each room lists its own:
 
@@ -41,14 +41,15 @@ from daskexec._asking import Asking
 from daskexec._bringing import Bringing
 from daskexec._calls import Outcome, Ticket
 from daskexec._code import Bundle
+from daskexec._dead import Dead
+from daskexec._dead import Lost as LostWorker
 from daskexec._fetching import Fetching
 from daskexec._hub import Hub
 from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Done, Failed, Lost, There
-from daskexec._once import Dead, OncePlugin
-from daskexec._once import Lost as LostWorker
+from daskexec._once import OncePlugin
 from daskexec._placing import Placing
 from daskexec._roster import Roster
 from daskexec._staying import Remote, Staying
@@ -116,7 +117,8 @@ class DaskBackend:
         self._futures: dict[str, RemoteFuture] = {}
         self._values: dict[str, Sequence[tuple[str, Any]]] = {}  # what sent tasks need of others
         self._staying = Staying(client, direct)
-        self._killing = Killing(client, report, self._futures, self.spawn)
+        self._asking = Asking(client, once)
+        self._killing = Killing(client, self._asking, report, self._futures, self.spawn)
         self._claimed: set[str] = set()  # tasks that workers claim
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._fetching = Fetching(self, client, direct)
@@ -129,9 +131,8 @@ class DaskBackend:
         self._survey = None if coming or inherits else Survey(client, executor, report)
         self._gate = Gate()
         self._once = OncePlugin(executor, client.id) if once else None
-        self._dead = Dead(client, self._once.name) if self._once is not None else None
-        self._asking = Asking(client, once)
-        self._roster = Roster(client, report, self._asking, self._counted)
+        self._dead = Dead(client, self._asking, self._once.name) if self._once else None
+        self._roster = Roster(client, report, self._asking, self.spawn, self._counted)
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 

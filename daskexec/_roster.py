@@ -6,14 +6,15 @@ where nothing comes from anybody, and for `daskexec._mute`, where others go on.
 All of it runs on the client's loop, but what says otherwise. What changes is reported; names and
 ends of the workers are asked for only once they matter, and each end once.
 
-Names of Dask that are used here: ``Client.nthreads``, ``run``, ``scheduler.identity`` and
+Names of Dask that are used here: ``Client.nthreads``, ``scheduler.identity`` and
 ``processing``.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from daskexec import _remote
@@ -33,19 +34,25 @@ class Roster:
         Takes `Threads`, `Ends` and `Named`.
     asking : Asking
         Is told whenever workers were counted.
+    spawn : callable
+        Runs a coroutine that ends with the backend.
     changed : callable
         Takes the addresses of all workers, whenever they were counted.
     """
+
+    #: Seconds in which workers that are asked together are to answer.
+    TOGETHER = 5.0
 
     def __init__(
         self,
         client: Any,
         report: Callable[[Any], None],
         asking: Asking,
+        spawn: Callable[[Coroutine[Any, Any, Any]], Any],
         changed: Callable[[list[str]], None],
     ) -> None:
         self._client, self._report, self._changed = client, report, changed
-        self._asking = asking
+        self._asking, self._spawn = asking, spawn
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
         self._named: frozenset[str] | None = None  # whose names are known, once they matter
         self._signs: dict[str, tuple[float, float]] = {}  # worker -> its last, and since when
@@ -73,7 +80,7 @@ class Roster:
         self._report(Threads(max(least, sum(threads.values()))))
         self._changed([*threads])
         if self._ends is not None and self._ends.keys() != threads.keys():
-            await self._ask_ends(self._ends, [*threads])
+            self._ask_ends(self._ends, [*threads])
         if self._named is not None and self._named != workers:
             await self._ask_names(workers)
 
@@ -140,16 +147,31 @@ class Roster:
         self._named = workers
         self._report(Named({address: str(worker["name"]) for address, worker in there.items()}))
 
-    async def _ask_ends(
-        self, known: dict[str, tuple[float, float] | None], workers: list[str]
-    ) -> None:
-        """Ask the workers that are new when they end; report all, on this clock's time."""
+    def _ask_ends(self, known: dict[str, tuple[float, float] | None], workers: list[str]) -> None:
+        """Ask the workers that are new when they end; each is asked once."""
         for worker in known.keys() - set(workers):
             del known[worker]
         new = [worker for worker in workers if worker not in known]
-        known.update(dict.fromkeys(new))  # asked once
-        answers = await self._client.run(_remote.end_of, workers=new, on_error="return")
-        told = {worker: answers.get(worker) for worker in new}
-        news = {worker: end if isinstance(end, tuple) else None for worker, end in told.items()}
-        known.update(news)
-        self._report(Ends(news, frozenset(workers)))
+        known.update(dict.fromkeys(new))
+        if new:
+            self._spawn(self._learn_ends(known, new))
+        else:
+            self._report(Ends({}, frozenset(known)))
+
+    async def _learn_ends(
+        self, known: dict[str, tuple[float, float] | None], new: list[str]
+    ) -> None:
+        """Report when workers end, on this clock's time."""
+        asking = self._asking.ask(_remote.end_of, workers=new)
+        try:
+            answers = await asyncio.wait_for(asking, self.TOGETHER if len(new) > 1 else None)
+        except asyncio.TimeoutError:  # one of them is stopped, say: none waits for another
+            for worker in new:
+                self._spawn(self._learn_ends(known, [worker]))
+            return
+        except (OSError, AttributeError, RuntimeError):
+            return  # as above
+        for worker, end in answers.items():
+            if worker in known:  # still
+                known[worker] = end if isinstance(end, tuple) else None
+        self._report(Ends({one: known[one] for one in new if one in known}, frozenset(known)))

@@ -55,6 +55,7 @@ FLOORS = {
     "_asking": 5,
     "_backend": 5,
     "_bringing": 5,
+    "_dead": 5,
     "_fetching": 5,
     "_hub": 5,
     "_once": 5,

@@ -39,7 +39,7 @@ def test_one_count_of_silence(monkeypatch: pytest.MonkeyPatch) -> None:
         scheduler = Scheduler()
         monkeypatch.setattr(_roster.time, "monotonic", lambda: scheduler.now)
         client = SimpleNamespace(scheduler=scheduler)
-        roster = Roster(client, lambda _: None, Asking(client, once=True), lambda _: None)
+        roster = Roster(client, print, Asking(client, once=True), print, print)
 
         async def described() -> dict[str, float]:
             scheduler.now += 1
