@@ -6,15 +6,17 @@ coroutines on the client's own event loop; its public methods may be called from
 return at once. What it reports goes through one function (``report``), which must not block:
 the dispatcher hands in ``SimpleQueue.put``.
 
-Names of Dask that are used here (opening and closing a client is for `daskexec.clusters`, large
-objects are for `daskexec._placing`):
+What is said there is in several rooms of this floor, one for each purpose: what is brought to the
+workers (`daskexec._bringing`), large objects and the tasks that need them (`_placing`,
+`_supplying`), questions to workers (`_asking`), which ones there are (`_roster`), their messages
+(`_hub`), results (`_fetching`, `_staying`), lost workers (`_once`, `_dead`), workers that are to
+end (`_killing`), and what runs there (`_survey`). Opening a client is for `daskexec.clusters`.
 
-- ``Client``: ``submit``, ``generation``, ``gather``, ``cancel``, ``run``, ``run_on_scheduler``,
-  ``nthreads``, ``register_plugin``, ``unregister_worker_plugin``,
-  ``unregister_scheduler_plugin``, ``subscribe_topic``, ``unsubscribe_topic``,
-  ``futures``, ``loop``, ``status``, ``id``, ``scheduler.who_has``;
+Names of Dask that are used here; each room lists its own:
+
+- ``Client``: ``submit``, ``cancel``, ``nthreads``, ``register_plugin``,
+  ``unregister_scheduler_plugin``, ``loop``, ``status``, ``id``, ``scheduler.event_clear``;
   ``scheduler_comm`` to notice a lost connection at once.
-- ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
 - ``distributed.utils.offload``; ``distributed.scheduler.KilledWorker``.
 - ``Future``: ``status``, ``key``, ``release``; ``_state.wait`` because the public
   ``add_done_callback`` runs all callbacks of a process one after the other on one thread.
@@ -26,9 +28,8 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import threading
-import weakref
 from collections.abc import Callable, Coroutine, Iterable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 from distributed import Future
@@ -36,19 +37,24 @@ from distributed.scheduler import KilledWorker
 from distributed.utils import offload
 
 from daskexec import _remote
+from daskexec._asking import Asking
+from daskexec._bringing import Bringing
 from daskexec._calls import Outcome, Ticket
-from daskexec._code import Bundle, CodePlugin
+from daskexec._code import Bundle
+from daskexec._dead import Dead
+from daskexec._dead import Lost as LostWorker
 from daskexec._fetching import Fetching
 from daskexec._hub import Hub
 from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
-from daskexec._messages import Done, Failed, Lost, Stuck, Surveyed, There
-from daskexec._once import Dead, OncePlugin, bar
-from daskexec._once import Lost as LostWorker
-from daskexec._placing import Placing, without_size_warning
-from daskexec._roster import Gone, Roster, while_there
-from daskexec._survey import Survey
+from daskexec._messages import Done, Failed, Lost, There
+from daskexec._once import OncePlugin
+from daskexec._placing import Placing
+from daskexec._roster import Roster
+from daskexec._staying import Remote, Staying
+from daskexec._supplying import Sending, Supplying, submit
+from daskexec._survey import Gate, Survey
 from daskexec.errors import SchedulerLost
 from daskexec.options import CallOptions
 
@@ -59,51 +65,6 @@ Report = Callable[[Any], None]
 
 # Dask annotates its client in part only, and some of that not for strict checkers.
 RemoteFuture: TypeAlias = Any
-
-
-class _Need:
-    """A ticket that needs large objects, while it is not done."""
-
-    __slots__ = (
-        "ahead",
-        "generation",
-        "large",
-        "losses",
-        "options",
-        "placed",
-        "ticket",
-        "values",
-        "where",
-    )
-
-    def __init__(
-        self,
-        ticket: Ticket,
-        options: CallOptions,
-        ahead: float,
-        large: Sequence[Large],
-        where: Where | None,
-        values: Sequence[tuple[str, Any]],
-        generation: int,
-    ) -> None:
-        self.ticket, self.options, self.ahead, self.large = ticket, options, ahead, large
-        self.where, self.values, self.generation = where, values, generation
-        self.placed: list[RemoteFuture] = []  # the objects, of the last attempt
-        self.losses = 0  # attempts that Dask forgot, since a large object was lost
-
-
-class _Remote:
-    """What keeps the value of a call on the cluster, while somebody may need it."""
-
-    __slots__ = ("__weakref__", "future")
-
-    def __init__(self, future: RemoteFuture) -> None:
-        self.future = future  # Dask forgets the value when this goes
-
-    @property
-    def lost(self) -> bool:
-        """Whether Dask has given up on it."""
-        return self.future.status in ("cancelled", "error")
 
 
 class DaskBackend:
@@ -131,15 +92,8 @@ class DaskBackend:
     PULSE = 1.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
-    #: Times that a task is sent again because a large object that it needs was lost, where
-    #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
-    LOSSES = 3
     #: Seconds in which workers must have taken uploaded code.
     UPLOAD = 300.0
-    #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
-    TO_COME = "a worker that is still to come"
-    #: Seconds that the end waits for workers which are being killed.
-    LAST_KILLS = 3.0
 
     def __init__(
         self,
@@ -157,34 +111,28 @@ class DaskBackend:
         self.address: str = self.client.scheduler.address
         self._report = report
         self._coming = coming
-        self._inherits = inherits
         self._loop: asyncio.AbstractEventLoop = self.client.loop.asyncio_loop
         self._comm = client.scheduler_comm
         # Entered by send(); otherwise touched on the loop only.
         self._futures: dict[str, RemoteFuture] = {}
-        self._needs: dict[str, _Need] = {}
         self._values: dict[str, Sequence[tuple[str, Any]]] = {}  # what sent tasks need of others
-        self._staying: set[str] = set()  # tasks of which the results are to stay where they are
-        self._remotes: weakref.WeakSet[_Remote] = weakref.WeakSet()
-        self._briefs: dict[str, Outcome] = {}  # and what is known of these, if it was said
-        self._direct = direct
-        self._killing = Killing(client, report, self._futures)
-        self._kills: set[asyncio.Task[Any]] = set()
+        self._staying = Staying(client, direct)
+        self._asking = Asking(client, once)
+        self._killing = Killing(client, self._asking, report, self._futures, self.spawn)
         self._claimed: set[str] = set()  # tasks that workers claim
         self._placing = Placing(client, executor, self.alive, direct, coming)
         self._fetching = Fetching(self, client, direct)
+        self._supplying = Supplying(self, client, self._placing, self._fetching)
         self._lost = False
         self._closed = self._hushed = False
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._plugins: list[str] = []
+        self._bringing = Bringing(client, executor, inherits)
         # Workers of an own cluster have what we have; those of a left one were looked at.
         self._survey = None if coming or inherits else Survey(client, executor, report)
-        # What waits for the first worker; None: nothing needs to any more.
-        self._gate: dict[str, tuple[Any, ...]] | None = None
-        self._gate_lock = threading.Lock()  # guards that
+        self._gate = Gate()
         self._once = OncePlugin(executor, client.id) if once else None
-        self._dead = Dead(client)
-        self._roster = Roster(client, report, self._counted)
+        self._dead = Dead(client, self._asking, self._once.name) if self._once else None
+        self._roster = Roster(client, report, self._asking, self.spawn, self._counted)
         self._holding = False
         self._held: list[RemoteFuture | None] = []
 
@@ -228,79 +176,37 @@ class DaskBackend:
         values: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Submit one attempt of a task; its fate will be reported under ``ticket.key``."""
-        with self._gate_lock:
-            if self._gate is not None:
-                self._gate[ticket.key] = (ticket, options, ahead, large, where, values)
-                if self._survey is not None and len(self._gate) > 1:  # one is there anyway
-                    self._survey.stand_in()
-                return
-        self._send_now(ticket, options, ahead, large, where, values)
+        sending = Sending(ticket, options, ahead, large, where, values)
+        if not self._gate.hold(ticket.key, sending):
+            self._send_now(sending)
 
-    def _send_now(
-        self,
-        ticket: Ticket,
-        options: CallOptions,
-        ahead: float,
-        large: Sequence[Large],
-        where: Where | None,
-        values: Sequence[tuple[str, Any]] = (),
-    ) -> None:
-        if large:
-            need = _Need(ticket, options, ahead, large, where, values, self.client.generation)
-            self._needs[ticket.key] = need
-            self._loop.call_soon_threadsafe(self._spawn_supply, need)
+    def _send_now(self, sending: Sending) -> None:
+        if sending.large:
+            self._supplying.send(sending)
             return
-        future = self._submit(ticket, options, ahead, where, (), values)
+        future = self._submit(sending)
         self._loop.call_soon_threadsafe(self._watch, future)
 
-    def _submit(
-        self,
-        ticket: Ticket,
-        options: CallOptions,
-        ahead: float,
-        where: Where | None,
-        large: Iterable[RemoteFuture] = (),
-        values: Sequence[tuple[str, Any]] = (),
-    ) -> RemoteFuture:
-        if values:
-            self._values[ticket.key] = values
-        resources = dict(options.resources) if options.resources else {}
-        workers = list(where.workers) if where is not None else []
-        if where is not None and not workers:
-            resources[self.TO_COME] = 1
-        with without_size_warning(len(ticket.load)):
-            future = self.client.submit(
-                _remote.run_task,
-                ticket,
-                *large,
-                *(remote.future for _, remote in values),
-                key=ticket.key,
-                pure=False,
-                fifo_timeout="0 s",  # or Dask sorts what comes within 100 ms by name
-                priority=options.priority + ahead,  # Dask takes fractions, too
-                resources=resources or None,
-                workers=workers or None,
-                allow_other_workers=bool(workers) and where is not None and not where.strict,
-            )
-        self._futures[ticket.key] = future
+    def _submit(self, sending: Sending, large: Iterable[RemoteFuture] = ()) -> RemoteFuture:
+        ticket = sending.ticket
+        if sending.values:
+            self._values[ticket.key] = sending.values
+        future = self._futures[ticket.key] = submit(self.client, sending, large)
         if ticket.once and ticket.slot < 0:
             self._claimed.add(ticket.key)
         return future
 
     def leave(self, key: str) -> None:
         """Leave the result of a task where it is, if it is large; report that it is `There`."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._leave, key)
+        self._soon(self._leave, key)
 
-    def bring(self, remote: _Remote) -> None:
+    def bring(self, remote: Remote) -> None:
         """Fetch what is there; report it as `Done` under the key that it was reported by."""
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._bring_back, remote)
+        self._soon(self._bring_back, remote)
 
-    def bring_now(self, remotes: Sequence[_Remote]) -> list[Outcome | None]:
+    def bring_now(self, remotes: Sequence[Remote]) -> list[Outcome | None]:
         """Fetch what is there; blocks. None for what is lost."""
-        gathering = self._run(self._gather([remote.future for remote in remotes]))
-        found: list[Outcome | None] = gathering.result(self.UPLOAD)
+        found: list[Outcome | None] = self._run(self._staying.gather(remotes)).result(self.UPLOAD)
         return found
 
     def hold(self, on: bool) -> None:
@@ -323,8 +229,7 @@ class DaskBackend:
 
     def abandon(self, keys: list[str]) -> None:
         """Have no further call of some tasks begun: nobody waits for them."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended, and they with it
-            self._run(self._abandon(keys))
+        self._begin(self._asking.abandon(keys))
 
     def relieve(
         self, key: str, worker: str, waiting: list[str]
@@ -334,40 +239,34 @@ class DaskBackend:
 
     def mute(self, patience: float) -> concurrent.futures.Future[list[dict[str, Any]]]:
         """Describe every worker: address, name, seconds "mute" or 0, "keys" that it has then."""
-        return self._run(self._mute(patience))
+        return self._run(self._roster.listen(patience, self._futures))
 
     def disown(self, key: str) -> None:
         """Have nothing more to do with a task that no worker will begin, where it stands.
 
         Not cancelled: see `_relieve`.
         """
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._drop, key)
+        self._soon(self._drop, key)
 
     def watch_ends(self) -> None:
         """Report when workers will end, now and whenever some have come or gone."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._run(self._roster.watch_ends())
+        self._begin(self._roster.watch_ends())
 
     def watch_names(self) -> None:
         """Report which workers there are, now and whenever some have come or gone."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended
-            self._run(self._roster.watch_names())
+        self._begin(self._roster.watch_names())
 
     def give_up(self, key: str) -> None:
         """Have nothing more to do with a task, whether it runs or not."""
-        with contextlib.suppress(RuntimeError):
-            self._run(self._give_up(key))
+        self._begin(self._give_up(key))
 
     def kill(self, key: str, worker: str, pid: int) -> None:
         """End the process that runs a task, and nothing else; see `daskexec._killing`."""
-        with contextlib.suppress(RuntimeError):
-            self._run(self._kill(key, worker, pid))
+        self._begin(self._kill(key, worker, pid))
 
     def kill_stuck(self, worker: str, pid: int) -> None:
         """End such a process from outside, if nothing else can run in it."""
-        with contextlib.suppress(RuntimeError):
-            self._run(self._killing.kill_stuck(worker, pid))
+        self._begin(self._killing.kill_stuck(worker, pid))
 
     def upload(self, bundle: Bundle) -> None:
         """Bring code to all workers, those to come too; blocks until those there have it.
@@ -391,16 +290,14 @@ class DaskBackend:
 
     def value_future(self, key: str, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of the attempt `key`."""
-        with self._gate_lock:
-            waiting = (self._gate or {}).pop(key, None)
-        if waiting is not None:  # other code of Dask may wait for it
-            self._send_now(*waiting)
+        for waiting in self._gate.take([key]).values():  # other code of Dask may wait for it
+            self._send_now(waiting)
         outcome = self._futures.get(key)
         if outcome is None:
             raise KeyError(key)
         return self._plain(outcome, name)
 
-    def future_of(self, remote: _Remote, name: str) -> RemoteFuture:
+    def future_of(self, remote: Remote, name: str) -> RemoteFuture:
         """Return a Dask future named `name` for the plain value of what is there."""
         return self._plain(remote.future, name)
 
@@ -447,6 +344,15 @@ class DaskBackend:
             work.close()
             raise
 
+    def _begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run something of which nobody waits for the end."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and all there with it
+            self._run(work)
+
+    def _soon(self, do: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # as above
+            self._loop.call_soon_threadsafe(do, *args)
+
     # -- on the client's loop --------------------------------------------------------------
 
     async def _start(self, initializer: bytes | None) -> None:
@@ -456,23 +362,20 @@ class DaskBackend:
             workers = [*await self.client.nthreads(asynchronous=True)]
             await self._survey.begin(workers)
             if not workers:
-                self._gate = {}
-                self._spawn(self._open_gate(initializer))
+                self._gate.shut(self._survey.stand_in)
+                self.spawn(self._open_gate(initializer))
         if self._once is not None:
             with contextlib.suppress(Exception):  # not every scheduler takes plugins
                 await self.client.register_plugin(self._once, name=self._once.name)
-        if self._gate is None:
-            await self._bring(initializer)
+        if not self._gate.is_shut:
+            await self._bringing.initializer(initializer)
         await self._roster.count(self._coming)
         await offload(int)  # starts Dask's helper thread while one can still be started
-        self._spawn(self._pulse())
+        self.spawn(self._pulse())
 
     async def _upload(self, bundle: Bundle) -> None:
-        plugin = CodePlugin(self.executor, bundle)
-        if plugin.name not in self._plugins:
-            self._plugins.append(plugin.name)
         try:
-            await self.client.register_plugin(plugin, name=plugin.name)
+            await self._bringing.code(bundle)
         except Exception as exc:
             if not self.alive():
                 self._lose()
@@ -487,17 +390,8 @@ class DaskBackend:
             self._fetching.release()
 
     async def _adopt(self, topic: str, keys: list[str]) -> None:
-        client, noted, asked = self.client, asyncio.Event(), f"{topic}-{self.topic}"
-        client.subscribe_topic(topic, Hub.of(client).on_event)
-        futures: dict[str, RemoteFuture] = {key: Future(key, client) for key in keys}
-        client._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
-        # Messages of a client are handled in order: once it hears of this topic, so was that.
-        client.subscribe_topic(asked, lambda _: noted.set())
-        while not noted.is_set():
-            await client.scheduler.log_event(topic=asked, msg="")
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(noted.wait(), 0.05)
-        client.unsubscribe_topic(asked)
+        futures: dict[str, RemoteFuture] = {key: Future(key, self.client) for key in keys}
+        await Hub.of(self.client).adopt(topic, keys)
         for key, future in futures.items():
             self._futures[key] = future
             self._watch(future)
@@ -507,41 +401,19 @@ class DaskBackend:
             await asyncio.sleep(self.PULSE)
             if not self.alive():
                 self._lose()
-            elif self._futures or self._gate:
+            elif self._futures or self._gate.held:
                 await self._roster.count()
 
     def _counted(self, workers: list[str]) -> None:
         self._placing.workers = len(workers)
         if self._survey is not None:
-            self._spawn(self._survey.joined(workers))
-
-    async def _bring(self, initializer: bytes | None) -> None:
-        if initializer is not None:
-            plugin = _remote.InitializerPlugin(self.executor, initializer)
-            self._plugins.append(plugin.name)
-            if self._inherits:
-                return  # they have it
-            responses = await self.client.register_plugin(plugin, name=plugin.name)
-            for response in (responses or {}).values():
-                if isinstance(response, dict) and response.get("status") == "error":
-                    raise RuntimeError(f"a worker refused the initializer: {response}")
+            self.spawn(self._survey.joined(workers))
 
     async def _open_gate(self, initializer: bytes | None) -> None:
-        """Send what waits for the first worker, when that has said that it can run it."""
         assert self._survey is not None
-        fatal = await self._survey.first_worker()
-        try:
-            if not fatal:
-                await self._bring(initializer)
-        except Exception as exc:
-            fatal = f"the initializer could not be brought to the workers: {exc}"
-        if fatal:
-            self._report(Surveyed(fatal, {}))
-            return
-        with self._gate_lock:
-            gate, self._gate = self._gate, None
-        for sending in (gate or {}).values():
-            self._send_now(*sending)
+        bring = partial(self._bringing.initializer, initializer)
+        for sending in await self._survey.open(self._gate, bring):
+            self._send_now(sending)
         await self._survey.end()
 
     async def _give_up(self, key: str) -> None:
@@ -551,26 +423,11 @@ class DaskBackend:
 
     async def _kill(self, key: str, worker: str, pid: int) -> None:
         await self._give_up(key)
-        if worker:
-            kill = self._spawn(self._killing.kill(key, worker, pid))
-            self._kills.add(kill)
-            kill.add_done_callback(self._kills.discard)
-        else:  # nothing was heard of it, so it will not answer
-            self._report(Stuck("", pid))
-
-    async def _mute(self, patience: float) -> list[dict[str, Any]]:
-        found = await self._roster.listen(patience)
-        silent = [worker["address"] for worker in found if worker["mute"]]
-        keys = await self.client.scheduler.processing(workers=silent) if silent else {}
-        for worker in found:
-            # A worker that has gone in between has none; of others' tasks nothing is known.
-            its = keys.get(worker["address"], ())
-            worker["keys"] = [key for key in its if key in self._futures]
-        return found
+        self._killing.begin(key, worker, pid)
 
     def _watch(self, future: RemoteFuture) -> None:
         self._fetching.release()
-        self._spawn(self._wait(future))
+        self.spawn(self._wait(future))
 
     async def _wait(self, future: RemoteFuture) -> None:
         status = ""
@@ -583,20 +440,20 @@ class DaskBackend:
             return
         if status != "finished" and future.key in self._values and await self._misses(future):
             return
-        if status == "cancelled" and future.key in self._needs and self.alive():
+        if status == "cancelled" and future.key in self._supplying and self.alive():
             await asyncio.sleep(self.AFTER_DEATH)  # its large objects' states arrive, too
-            if await self._supply_again(future):
+            if await self._supplying.again(future):
                 return
         if status == "finished":
-            brief = self._briefs.get(future.key)
-            if brief is not None and future.key in self._staying:
+            brief = self._staying.brief_of(future.key)
+            if brief is not None:
                 self._stay(future, brief)
             else:
                 self._fetching.fetch(future)
         elif status == "error":
             self._drop(future.key)
             error = future._state.exception
-            if self._once is not None and isinstance(error, KilledWorker):
+            if self._dead is not None and isinstance(error, KilledWorker):
                 await self._report_killed(future.key, error)
             else:
                 self._report(Failed(future.key, error))
@@ -614,33 +471,27 @@ class DaskBackend:
         can be had again, and the task is sent again for that: but not if it has run.
         """
         key, error = future.key, future._state.exception
-        if self._once is None or not (key in self._values or key in self._needs):
+        if self._dead is None or not (key in self._values or key in self._supplying):
             return False
         killed = isinstance(error, KilledWorker) and error.task == key  # not what it needs
         if not killed and self.alive():
-            where = await self._dead.lost_at(key, self._once.name)
+            where = await self._dead.lost_at(key)
             if where is not None:
                 error, killed = KilledWorker(key, where, 0), True
         if killed and self._drop(key) is not None:
             await self._report_killed(key, error)
         return killed
 
-    async def _report_killed(self, key: str, error: KilledWorker) -> None:
-        assert self._once is not None
-        left = await self._dead.left_of_any(key, error.last_worker, self._once.name)
-        self._report(Failed(key, error, left.begun, left.bodies, left.fate))
-
     def _drop(self, key: str) -> RemoteFuture | None:
         """Have nothing more to do with a task; return its future, unless that was so before."""
-        self._needs.pop(key, None)
+        self._supplying.drop(key)
         self._values.pop(key, None)
-        self._staying.discard(key)
-        self._briefs.pop(key, None)
+        self._staying.drop(key)
         future = self._futures.pop(key, None)
         if key in self._claimed:
             self._claimed.discard(key)
             if not self._holding:
-                self._spawn(self._unclaim(key))
+                self.spawn(self._unclaim(key))
         if self._holding:
             self._held.append(future)
         return future
@@ -649,99 +500,43 @@ class DaskBackend:
         with contextlib.suppress(OSError):  # the scheduler goes, and the claim with it
             await self.client.scheduler.event_clear(name=_remote.CLAIM + key)
 
-    # -- large objects: each a Dask value of its own, on the client's loop -------------------
+    # -- for what supplies tasks with large objects ------------------------------------------
 
-    def _spawn_supply(self, need: _Need) -> None:
-        if self._needs.get(need.ticket.key) is need and not self._closed:
-            self._spawn(self._supply(need))
+    def supplied(self, sending: Sending, placed: Sequence[RemoteFuture]) -> None:
+        """Send a task: the large objects that it needs are there."""
+        self._watch(self._submit(sending, placed))
 
-    async def _supply(self, need: _Need) -> None:
-        """Bring a ticket's large objects to the cluster, then submit it."""
-        key = need.ticket.key
-        try:
-            need.placed = [
-                await self._placing.place(large, self._tasks_with(large)) for large in need.large
-            ]
-            self._fetching.worked()
-            if self._needs.get(key) is not need or self._closed:
-                return  # withdrawn meanwhile
-            future = self._submit(
-                need.ticket, need.options, need.ahead, need.where, need.placed, need.values
-            )
-        except Exception as exc:
-            if not self.alive():
-                self._lose()
-            elif self._fetching.try_again(exc):
-                self._loop.call_later(Fetching.RETRY_AFTER, self._spawn_supply, need)
-            elif self._needs.get(key) is need:
-                self._drop(key)
-                self._report(Failed(key, exc))
-            return
-        self._watch(future)
+    def forgotten(self, key: str) -> None:
+        """Take note that Dask has forgotten a task, which will be sent again."""
+        self._futures.pop(key, None)
 
-    def _tasks_with(self, large: Large) -> int:
-        return sum(large in need.large for need in self._needs.values())
-
-    async def _supply_again(self, future: RemoteFuture) -> bool:
-        """Send a task again that Dask forgot since a large object it needs was lost.
-
-        The same ticket: a worker that finds on the board that the task had begun refuses it.
-        """
-        need = self._needs.get(future.key)
-        if need is None or need.generation != self.client.generation:  # restarted
-            return need is None
-        # The status of a future does not tell: a worker may die while it is sent the object,
-        # and Dask then calls it finished.
-        keys = [placed.key for placed in need.placed]
-        owners = await self.client.scheduler.who_has(keys=keys)
-        lost = {key for key in keys if not owners.get(key)}
-        if not lost:
-            return False
-        self._placing.lost(lost)
-        self._futures.pop(future.key, None)
-        future.release()
-        while future.key in self.client.futures:  # or the next one would be born cancelled
-            await asyncio.sleep(0.001)
-        need.losses += 1
-        if need.ticket.slot < 0 and need.losses > self.LOSSES:
-            self._drop(future.key)
-            nobody: Any = None
-            self._report(Failed(future.key, KilledWorker(future.key, nobody, self.LOSSES)))
-        else:
-            self._spawn_supply(need)
-        return True
+    def unsendable(self, key: str, error: BaseException) -> None:
+        """Take note that a task cannot be sent."""
+        self._drop(key)
+        self._report(Failed(key, error))
 
     # -- results that stay where they are -------------------------------------------------------
 
     def _leave(self, key: str) -> None:
-        if key in self._futures or key in self._needs or key in (self._gate or ()):
-            self._staying.add(key)
+        if key in self._futures or key in self._supplying or key in self._gate.held:
+            self._staying.leave(key)
 
     def told_of(self, key: str, brief: Outcome) -> None:
         """Take what is known of an outcome that will be there: ahead of Dask's word, too."""
         if key in self._futures:
-            self._briefs[key] = brief
+            self._staying.told_of(key, brief)
 
     def _stay(self, future: RemoteFuture, brief: Outcome) -> None:
         if self._drop(future.key) is not None:
-            remote = _Remote(future)
-            self._remotes.add(remote)
-            self._report(There(future.key, brief, remote))
+            self._report(There(future.key, brief, self._staying.keep(future)))
 
-    def _bring_back(self, remote: _Remote) -> None:
+    def _bring_back(self, remote: Remote) -> None:
         if self.over():
             return
         # A future of its own: the other one stays while somebody needs the value there.
         future: RemoteFuture = Future(remote.future.key, self.client)
         self._futures[future.key] = future
-        self._spawn(self._wait(future))
-
-    async def _gather(self, futures: list[RemoteFuture]) -> list[Outcome | None]:
-        batch = {future.key: future for future in futures}
-        found = await self.client.gather(
-            batch, errors="skip", direct=self._direct, asynchronous=True
-        )
-        return [found.get(future.key) for future in futures]
+        self.spawn(self._wait(future))
 
     async def _misses(self, future: RemoteFuture) -> bool:
         """Report a task that Dask gave up as one that misses values, if it does."""
@@ -771,13 +566,9 @@ class DaskBackend:
         """Take note that the connection is lost."""
         self._lose()
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run a coroutine that ends with the backend."""
-        return self._spawn(work)
-
     def to_fetch(self, future: RemoteFuture) -> bool:
         """Tell whether somebody still waits for it."""
-        if future.key in self._staying and future.key in self._briefs:  # said meanwhile
+        if self._staying.brief_of(future.key) is not None:  # said meanwhile
             self.wait_again(future)
             return False
         return future.key in self._futures
@@ -785,7 +576,7 @@ class DaskBackend:
     def wait_again(self, future: RemoteFuture) -> None:
         """Fetch a result when it is there."""
         if future.key in self._futures and not self._closed:
-            self._spawn(self._wait(future))
+            self.spawn(self._wait(future))
 
     def failed(self, key: str, error: BaseException) -> None:
         """Take note that a result cannot be fetched."""
@@ -801,7 +592,7 @@ class DaskBackend:
             if outcome.kind == "refused" and outcome.bodies and not outcome.pid:
                 # It had ended on a worker that was lost.
                 lost: Any = LostWorker(*outcome.bodies)
-                self._spawn(self._report_killed(future.key, KilledWorker(future.key, lost, 0)))
+                self.spawn(self._report_killed(future.key, KilledWorker(future.key, lost, 0)))
             else:
                 self._report(Done(future.key, outcome))
             self._fetching.spent(future)
@@ -812,15 +603,17 @@ class DaskBackend:
         if future is not None:
             self.deliver(future, outcome)
 
+    async def _report_killed(self, key: str, error: KilledWorker) -> None:
+        assert self._dead is not None
+        self._report(await self._dead.failed(key, error))
+
     async def _withdraw(self, keys: list[str]) -> set[str]:
-        with self._gate_lock:
-            gate = self._gate or {}
-            unsent = {key for key in keys if gate.pop(key, None) is not None}
+        unsent = set(self._gate.take(keys))
         keys = [key for key in keys if key not in unsent]
         if not keys:
             return unsent
         try:
-            begun = await self._begun(keys)
+            begun = await self._asking.begun(keys)
         except OSError:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
@@ -828,62 +621,15 @@ class DaskBackend:
             future = self._futures.get(key)
             if key not in begun and future is not None and future.status != "error":
                 stopped[key] = self._drop(key)
-            elif key in self._needs and key not in self._futures:
+            elif key in self._supplying and key not in self._futures:
                 self._drop(key)
                 unsent.add(key)  # its large objects are still on the way
         if stopped:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
 
-    async def _begun(self, keys: list[str]) -> set[str]:
-        """Return which of these tasks a worker has begun, or may have; they begin no others."""
-        begun: set[str] = set()
-        answers = await self._ask(_remote.withdraw, keys)
-        asked = set(answers)
-        if not self._roster.workers <= asked:  # one has died, and may have begun any: see `Failed`
-            await asyncio.sleep(self.AFTER_DEATH)
-        while answers:
-            for answer in answers.values():
-                # A worker that did not answer may have begun any of them.
-                begun.update(answer if isinstance(answer, list) else keys)
-            # One that has joined meanwhile may have been given them.
-            joined = set(await self.client.nthreads(asynchronous=True)) - asked
-            asked |= joined
-            answers = await self._ask(_remote.withdraw, keys, workers=list(joined))
-        return begun
-
-    async def _ask(
-        self, function: Any, *args: Any, workers: list[str] | None = None
-    ) -> dict[str, Any]:
-        """Return what a function returns on each worker; an OSError of one that has gone."""
-        answers: dict[str, Any] = {}
-        asked = set(self._roster.workers if workers is None else workers)
-        while workers is None or workers:
-            asking = self.client.run(function, *args, workers=workers, on_error="return")
-            try:
-                return {**answers, **await while_there(self.client, asking, asked)}
-            except Gone as gone:
-                answers.update(dict.fromkeys(asked.difference(gone.there), gone))
-                workers = [one for one in gone.there if workers is None or one in asked]
-                asked = set(workers)
-        return answers
-
-    async def _abandon(self, keys: list[str]) -> None:
-        await self.client.run(_remote.abandon, keys, on_error="return")  # nobody waits for it
-
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
-        said = (await self._ask(_remote.relieve, key, waiting, workers=[worker]))[worker]
-        if isinstance(said, BaseException):
-            raise said
-        answer: dict[str, Any] = said
-        if answer["barred"]:
-            # Or workers that join later may be given them, and run them.
-            if self._once is not None:
-                with contextlib.suppress(Exception):  # the connection is going, or not allowed
-                    await self.client.run_on_scheduler(bar, answer["barred"])
-            # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
-            begun = await self._begun(answer["barred"])
-            answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]
+        answer = await self._asking.relieve(key, worker, waiting)
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.
@@ -894,16 +640,15 @@ class DaskBackend:
         if self._lost or self._closed:
             return
         self._lost = True
-        with self._gate_lock:
-            self._gate = None
+        self._gate.open()
         self._futures.clear()
-        self._needs.clear()
+        self._supplying.clear()
         self._values.clear()
         self._report(Lost(self.loss()))
 
     async def _close(self) -> None:
-        if self._kills and not self._coming:  # an own cluster ends now anyway
-            await asyncio.wait(self._kills, timeout=self.LAST_KILLS)
+        if not self._coming:  # an own cluster ends now anyway
+            await self._killing.end()
         self._closed = True
         self.hush()
         if self._survey is not None:
@@ -913,23 +658,22 @@ class DaskBackend:
         for future in self._futures.values():
             future.release()
         self._futures.clear()
-        self._needs.clear()
+        self._supplying.clear()
         self._values.clear()
-        for remote in list(self._remotes):
-            remote.future.release()
+        self._staying.release()
         self._placing.clear()
         self._fetching.release()
         if self._holding:
             return  # the initializer is another's now, and so is the code that was brought
         if self.client.status != "running":
             return
-        for name in self._plugins:
-            await self.client.unregister_worker_plugin(name)
+        await self._bringing.end()
         if self._once is not None:
             with contextlib.suppress(Exception):  # it was not taken
                 await self.client.unregister_scheduler_plugin(self._once.name)
 
-    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine that ends with the backend; on the client's loop."""
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -3,11 +3,14 @@
 All of it runs on the client's own event loop.
 
 Names of Dask that are used here: ``Client.subscribe_topic``, ``unsubscribe_topic``, ``id`` and
-``status``.
+``status``; ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another
+client's tasks.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import pickle
 import threading
 import weakref
@@ -73,6 +76,24 @@ class Hub:
         if client.status == "running":
             # Or the scheduler would try to tell the client of its own end.
             client.unsubscribe_topic(client.id)
+
+    async def adopt(self, topic: str, keys: list[str]) -> None:
+        """Take the workers' messages on another client's topic, too, and want its tasks.
+
+        That client must not let go of them before this returns.
+        """
+        client: Any = self._client()
+        noted = asyncio.Event()
+        asked = f"{topic}-{client.id}"
+        client.subscribe_topic(topic, self.on_event)
+        client._send_to_scheduler({"op": "client-desires-keys", "keys": keys})
+        # Messages of a client are handled in order: once it hears of this topic, so was that.
+        client.subscribe_topic(asked, lambda _: noted.set())
+        while not noted.is_set():
+            await client.scheduler.log_event(topic=asked, msg="")
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(noted.wait(), 0.05)
+        client.unsubscribe_topic(asked)
 
     def on_event(self, event: tuple[float, Any]) -> None:
         _, message = event

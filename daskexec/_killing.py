@@ -16,17 +16,18 @@
                            kill_child ----------------------------------------->  kills it
 
 What has no nanny and does not answer cannot be ended from here: a warning says so. The question
-stays, so such a worker ends when the call lets go of the GIL.
+stays as long as the worker is there, which so ends when the call lets go of the GIL.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from daskexec import _remote
+from daskexec._asking import Asking
 from daskexec._messages import Stuck, Surveyed
 
 __all__ = ["Killing"]
@@ -38,39 +39,63 @@ class Killing:
     Parameters
     ----------
     client : distributed.Client
+    asking : Asking
     report : callable
         Takes `Stuck` and `Surveyed`.
     wanted : collection of str
         Keys of the tasks whose results are still to come.
+    spawn : callable
+        Runs a coroutine that ends with the backend.
     """
 
     #: Seconds in which a worker answers that does not hold the GIL.
     ANSWER = 0.75
+    #: Seconds that the end waits for workers which are being killed.
+    LAST = 3.0
 
     def __init__(
-        self, client: Any, report: Callable[[Any], None], wanted: Collection[str]
+        self,
+        client: Any,
+        asking: Asking,
+        report: Callable[[Any], None],
+        wanted: Collection[str],
+        spawn: Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]],
     ) -> None:
-        self._client, self._report, self._wanted = client, report, wanted
-        self._asking: set[str] = set()  # workers
+        self._client, self._asking, self._report = client, asking, report
+        self._wanted, self._spawn = wanted, spawn
+        self._silent: set[str] = set()  # workers that were asked, and have not answered
+        self._kills: set[asyncio.Task[Any]] = set()
 
-    async def kill(self, key: str, worker: str, pid: int) -> None:
+    def begin(self, key: str, worker: str, pid: int) -> None:
+        """Have the worker end that runs a task, which nobody waits for any more."""
+        if worker:
+            kill = self._spawn(self._kill(key, worker, pid))
+            self._kills.add(kill)
+            kill.add_done_callback(self._kills.discard)
+        else:  # nothing was heard of it, so it will not answer
+            self._report(Stuck("", pid))
+
+    async def end(self) -> None:
+        """Wait for the workers that are being killed, for a while."""
+        if self._kills:
+            await asyncio.wait(self._kills, timeout=self.LAST)
+
+    async def _kill(self, key: str, worker: str, pid: int) -> None:
         """Have a worker end, as `_remote.doom` says."""
         question = asyncio.ensure_future(
-            self._client.run(
-                _remote.doom, key, _remote.PROCESS, workers=[worker], on_error="return"
-            )
+            self._asking.ask(_remote.doom, key, _remote.PROCESS, workers=[worker])
         )
         try:
             done, _ = await asyncio.wait([question], timeout=self.ANSWER)
-            if not done and worker not in self._asking:
-                self._asking.add(worker)
+            if not done and worker not in self._silent:
+                self._silent.add(worker)
                 self._report(Stuck(worker, pid))
             answer = (await question).get(worker, "")
-        except Exception:  # it has gone, or the connection has
+        except Exception:  # the connection has gone
             return
         finally:
             question.cancel()
-            self._asking.discard(worker)
+            self._silent.discard(worker)
         if isinstance(answer, str) and answer:
             self._say(worker, f"a call was given up on {worker} and runs on there: {answer}")
 
@@ -79,9 +104,7 @@ class Killing:
         why = await self._kept_from(worker)
         if not why:
             with contextlib.suppress(Exception):  # as above
-                await self._client.run(
-                    _remote.kill_child, pid, workers=[worker], nanny=True, on_error="return"
-                )
+                await self._asking.ask(_remote.kill_child, pid, workers=[worker], nanny=True)
             return
         self._say(
             worker,

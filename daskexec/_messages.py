@@ -275,7 +275,7 @@ class Backend(Protocol):
         """Tell whether this thread carries the backend and so must not wait for it."""
 
     def describe_workers(self) -> list[dict[str, Any]]:
-        """Return address, name, resources and state of every worker; blocks."""
+        """Return address, name, resources, state and seconds "mute" of every worker; blocks."""
 
     def hush(self) -> None:
         """Stop reporting, at once; on the thread that carries the backend."""

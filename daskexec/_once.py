@@ -4,7 +4,7 @@ Left to itself Dask runs what was on a lost worker again elsewhere, up to four t
 had begun or not, and also what had ended, if its result was there only. Here a lost worker's tasks
 come back to the client instead, which decides::
 
-    scheduler (`OncePlugin`)          client (`Dead`)                    nanny, or the host
+    scheduler (`OncePlugin`)          client (`_dead.Dead`)              nanny, or the host
     ------------------------          ---------------                    ------------------
     a worker is lost: its tasks
     fail, each with KilledWorker ---> what had it begun? what ended it? ---> `_marks.begun_by`
@@ -13,27 +13,22 @@ come back to the client instead, which decides::
     refused there                ---> the same
                                       `Failed` to the settle thread
 
-Where the scheduler takes no plugin it is as Dask has it.
+Where the scheduler takes no plugin it is as Dask has it. All that is here runs on the scheduler.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from distributed import SchedulerPlugin
 
-from daskexec import _marks
 from daskexec._marks import executor_of
 from daskexec._remote import BARRED, LOST
 
-__all__ = ["Dead", "Lost", "OncePlugin", "bar"]
+__all__ = ["OncePlugin", "bar", "lost_on", "silence_of"]
 
-_LOG = logging.getLogger("daskexec")
 #: Results that were lost, of which the scheduler knows where they were.
 _REMEMBERED = 10_000
 #: Seconds in which the scheduler is done with a silent worker: its nanny is given 30 of them.
@@ -118,129 +113,3 @@ def bar(keys: list[str], dask_scheduler: Any = None) -> None:
         task = dask_scheduler.tasks.get(key)
         if task is not None:
             task.annotations = {**(task.annotations or {}), BARRED: True}
-
-
-@dataclass(frozen=True)
-class Lost:
-    """A worker that has gone: as much of Dask's ``WorkerState`` as is asked for."""
-
-    address: str
-    name: str
-    nanny: str
-    local_directory: str
-    pid: int
-
-
-@dataclass(frozen=True)
-class Left:
-    """What a lost worker has left of a task: see `daskexec._messages.Failed`."""
-
-    begun: bool | None = None
-    bodies: list[Any] | None = None
-    fate: str = ""
-
-
-class Dead:
-    """Asks what lost workers had begun, and have left. On the client's loop.
-
-    Parameters
-    ----------
-    client : distributed.Client
-    """
-
-    #: Seconds in which a nanny, or another worker of the host, must answer. One that is there
-    #: does so in milliseconds; one that has gone with its job or host is waited for in vain.
-    LIMIT = 5.0
-    #: Dead workers of which the answer is remembered.
-    REMEMBERED = 20
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._answers: dict[str, asyncio.Task[tuple[str, bytes | None, str]]] = {}
-
-    async def left_of(self, key: str, worker: Any) -> Left:
-        """Return what a lost worker has left of a task."""
-        answer = self._answers.get(worker.address)
-        if answer is None:
-            answer = asyncio.create_task(self._ask(worker))
-            self._answers[worker.address] = answer
-            while len(self._answers) > self.REMEMBERED:
-                del self._answers[next(iter(self._answers))]
-        who, left, fate = await answer
-        if left is None or not _marks.is_in(left, key):
-            return Left(None if left is None else False, None, fate)
-        bodies = None
-        try:
-            bodies = await self._run(who, _marks.results_of, worker, key)
-        except Exception as exc:  # it is gone, too, or going
-            _LOG.info("%s does not say what %s has left: %r", who, worker.address, exc)
-        return Left(True, bodies, fate)
-
-    async def left_of_any(self, key: str, worker: Any, plugin: str) -> Left:
-        """The same; where that worker had not begun it, another may have ended it before.
-
-        The result was lost there, and this one died before it could refuse to run it again.
-        """
-        left = await self.left_of(key, worker)
-        if left.begun:
-            return left
-        lost = await self.lost_at(key, plugin)
-        if lost is None:
-            return left
-        before = await self.left_of(key, lost)
-        return Left(True, before.bodies, before.fate)
-
-    async def lost_at(self, key: str, plugin: str) -> Any:
-        """Return the `Lost` worker that a task had ended on, if its result was lost, or None."""
-        lost: Any = ()
-        with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
-            lost = await self._client.run_on_scheduler(lost_on, plugin, key)
-        return Lost(*lost) if lost else None
-
-    async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
-        """Return who has answered, and what `begun_by` says; "" is said of no end of a process.
-
-        Of the end of a process, that is, which was not that of its job, or its host.
-        """
-        host, fate = worker.address.rpartition(":")[0], ""
-        silence = await self._silence_of(worker)
-        if silence:
-            fate = f"{silence}. It has no nanny that answers: the call may still be running there"
-        asked = [worker.nanny] if worker.nanny else []
-        with contextlib.suppress(Exception):
-            there = await self._client.nthreads(asynchronous=True)
-            asked += [other for other in there if other.rpartition(":")[0] == host][:1]
-        for address in asked:
-            try:
-                left, said = await self._run(address, _marks.begun_by, worker)
-            except Exception as exc:
-                _LOG.info("%s does not say what %s had begun: %r", address, worker.address, exc)
-                continue
-            if address == worker.nanny:
-                fate = said or "its process ended"
-                if silence:  # it was killed for that, however that looks to the nanny
-                    fate = f"{silence}, and had its nanny end its process"
-            if left is not None:
-                return address, left, fate
-        return "", None, fate
-
-    async def _silence_of(self, worker: Any) -> str:
-        """Say that the scheduler has removed a worker for its silence, if it has."""
-        seconds = 0.0
-        with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
-            question = self._client.run_on_scheduler(silence_of, worker.address)
-            seconds = await asyncio.wait_for(question, self.LIMIT)
-        if not seconds:
-            return ""
-        return (
-            f"the scheduler removed it, as it had given no sign for {seconds:.3g} s "
-            f"(distributed.scheduler.worker-ttl): stopped, cut off, or in a call that held the GIL"
-        )
-
-    async def _run(self, address: str, function: Any, worker: Any, *args: Any) -> Any:
-        question = self._client.run(
-            *(function, worker.local_directory, worker.pid, *args),
-            workers=[address],
-            asynchronous=True,
-        )
-        return (await asyncio.wait_for(question, self.LIMIT))[address]

@@ -21,8 +21,8 @@ from typing import Any
 import dask.config
 
 from daskexec import _remote
+from daskexec._asking import while_there
 from daskexec._large import Large, Place
-from daskexec._roster import while_there
 
 __all__ = ["Placing", "without_size_warning"]
 

@@ -1,9 +1,13 @@
 """Which workers there are: how many threads, what they are called, when they end. Floor 5.
 
+And for how long each has given no sign: what follows from that is for `daskexec._supervision`,
+where nothing comes from anybody, and for `daskexec._mute`, where others go on.
+
 All of it runs on the client's loop, but what says otherwise. What changes is reported; names and
 ends of the workers are asked for only once they matter, and each end once.
 
-Names of Dask that are used here: ``Client.nthreads``, ``run`` and ``scheduler.identity``.
+Names of Dask that are used here: ``Client.nthreads``, ``scheduler.identity`` and
+``processing``.
 """
 
 from __future__ import annotations
@@ -14,46 +18,10 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any
 
 from daskexec import _remote
+from daskexec._asking import Asking
 from daskexec._messages import Ends, Named, Threads
 
-__all__ = ["Gone", "Roster", "while_there"]
-
-#: Seconds after which it is asked whether the workers are still there that are waited for.
-_LOOK = 0.5
-
-
-class Gone(OSError):
-    """A worker that was waited for has gone; `there` are the addresses of those that are there."""
-
-    def __init__(self, gone: Collection[str], there: Collection[str]) -> None:
-        super().__init__(f"{', '.join(sorted(gone))} has gone")
-        self.there = there
-
-
-async def while_there(
-    client: Any, work: Coroutine[Any, Any, Any], workers: Collection[str]
-) -> Any:
-    """Return what comes of some work of workers, as long as these are there.
-
-    Dask would try to reach one that has died for half a minute
-    (``distributed.comm.timeouts.connect``), and all others would have to wait for it.
-
-    Raises
-    ------
-    Gone
-        As soon as the scheduler knows that one of them is not there any more.
-    """
-    working, expected = asyncio.ensure_future(work), frozenset(workers)
-    # However it ends when nobody waits for it any more.
-    working.add_done_callback(lambda task: task.cancelled() or task.exception())
-    try:
-        while not (await asyncio.wait([working], timeout=_LOOK))[0]:
-            there = await client.nthreads(asynchronous=True)
-            if not expected <= there.keys():
-                raise Gone(expected - there.keys(), [*there])
-        return working.result()
-    finally:
-        working.cancel()
+__all__ = ["Roster"]
 
 
 class Roster:
@@ -64,23 +32,27 @@ class Roster:
     client : distributed.Client
     report : callable
         Takes `Threads`, `Ends` and `Named`.
+    asking : Asking
+        Is told whenever workers were counted.
+    spawn : callable
+        Runs a coroutine that ends with the backend.
     changed : callable
         Takes the addresses of all workers, whenever they were counted.
-
-    Attributes
-    ----------
-    workers : frozenset of str
-        Addresses.
     """
+
+    #: Seconds in which workers that are asked together are to answer.
+    TOGETHER = 5.0
 
     def __init__(
         self,
         client: Any,
         report: Callable[[Any], None],
+        asking: Asking,
+        spawn: Callable[[Coroutine[Any, Any, Any]], Any],
         changed: Callable[[list[str]], None],
     ) -> None:
         self._client, self._report, self._changed = client, report, changed
-        self.workers: frozenset[str] = frozenset()
+        self._asking, self._spawn = asking, spawn
         self._ends: dict[str, tuple[float, float] | None] | None = None  # once they matter
         self._named: frozenset[str] | None = None  # whose names are known, once they matter
         self._signs: dict[str, tuple[float, float]] = {}  # worker -> its last, and since when
@@ -104,13 +76,13 @@ class Roster:
             return  # the connection is going; who looks after it will see that
         finally:
             self._asked_at = None
-        self.workers = frozenset(threads)
+        workers = self._asking.workers = frozenset(threads)
         self._report(Threads(max(least, sum(threads.values()))))
         self._changed([*threads])
         if self._ends is not None and self._ends.keys() != threads.keys():
-            await self._ask_ends(self._ends, [*threads])
-        if self._named is not None and self._named != self.workers:
-            await self._ask_names(self.workers)
+            self._ask_ends(self._ends, [*threads])
+        if self._named is not None and self._named != workers:
+            await self._ask_names(workers)
 
     async def watch_ends(self) -> None:
         """Report when workers will end, now and whenever some have come or gone."""
@@ -125,35 +97,44 @@ class Roster:
             await self.count()
 
     async def describe(self) -> list[dict[str, Any]]:
-        """Return address, name, resources and state of every worker."""
-        return [
-            {
-                "address": address,
-                "name": str(worker["name"]),
-                "resources": worker.get("resources") or {},
-                "paused": worker.get("status") == "paused",
-                "seen": worker.get("last_seen", 0.0),
-            }
-            for address, worker in (await self._identities()).items()
-        ]
+        """Return address, name, resources and state of every worker.
 
-    async def listen(self, patience: float) -> list[dict[str, Any]]:
-        """Return address, name and "mute" of every worker: for how long it has given no sign.
-
-        In seconds since the first time that it was asked here; 0 for less than `patience`.
+        "mute" of it: the seconds for which it has given no sign, since the first time that this
+        one, or `listen`, was asked.
         """
         there = await self._identities()
-        now, before = time.monotonic(), self._signs
-        self._signs = {}
-        patience += len(there) / 50  # where there are many they give signs more rarely
-        found: list[dict[str, Any]] = []
+        now, before, self._signs = time.monotonic(), self._signs, {}
+        found = []
         for address, worker in there.items():
             sign = worker.get("last_seen", 0.0)
             last, since = before.get(address, (sign, now))
-            self._signs[address] = sign, (since if last == sign else now)
-            mute = now - self._signs[address][1]
-            mute = mute if mute >= patience else 0.0
-            found.append({"address": address, "name": str(worker["name"]), "mute": mute})
+            self._signs[address] = sign, since if last == sign else now
+            found.append(
+                {
+                    "address": address,
+                    "name": str(worker["name"]),
+                    "resources": worker.get("resources") or {},
+                    "paused": worker.get("status") == "paused",
+                    "mute": now - self._signs[address][1],
+                }
+            )
+        return found
+
+    async def listen(self, patience: float, wanted: Collection[str]) -> list[dict[str, Any]]:
+        """Describe every worker; with "mute" as 0 for less than `patience`, and "keys" then.
+
+        These are those of the `wanted` tasks that a mute worker has.
+        """
+        found = await self.describe()
+        patience += len(found) / 50  # where there are many they give signs more rarely
+        for worker in found:
+            worker["mute"] = worker["mute"] if worker["mute"] >= patience else 0.0
+        silent = [worker["address"] for worker in found if worker["mute"]]
+        keys = await self._client.scheduler.processing(workers=silent) if silent else {}
+        for worker in found:
+            # A worker that has gone in between has none; of others' tasks nothing is known.
+            its = keys.get(worker["address"], ())
+            worker["keys"] = [key for key in its if key in wanted]
         return found
 
     async def _identities(self) -> dict[str, Any]:
@@ -166,16 +147,31 @@ class Roster:
         self._named = workers
         self._report(Named({address: str(worker["name"]) for address, worker in there.items()}))
 
-    async def _ask_ends(
-        self, known: dict[str, tuple[float, float] | None], workers: list[str]
-    ) -> None:
-        """Ask the workers that are new when they end; report all, on this clock's time."""
+    def _ask_ends(self, known: dict[str, tuple[float, float] | None], workers: list[str]) -> None:
+        """Ask the workers that are new when they end; each is asked once."""
         for worker in known.keys() - set(workers):
             del known[worker]
         new = [worker for worker in workers if worker not in known]
-        known.update(dict.fromkeys(new))  # asked once
-        answers = await self._client.run(_remote.end_of, workers=new, on_error="return")
-        told = {worker: answers.get(worker) for worker in new}
-        news = {worker: end if isinstance(end, tuple) else None for worker, end in told.items()}
-        known.update(news)
-        self._report(Ends(news, frozenset(workers)))
+        known.update(dict.fromkeys(new))
+        if new:
+            self._spawn(self._learn_ends(known, new))
+        else:
+            self._report(Ends({}, frozenset(known)))
+
+    async def _learn_ends(
+        self, known: dict[str, tuple[float, float] | None], new: list[str]
+    ) -> None:
+        """Report when workers end, on this clock's time."""
+        asking = self._asking.ask(_remote.end_of, workers=new)
+        try:
+            answers = await asyncio.wait_for(asking, self.TOGETHER if len(new) > 1 else None)
+        except asyncio.TimeoutError:  # one of them is stopped, say: none waits for another
+            for worker in new:
+                self._spawn(self._learn_ends(known, [worker]))
+            return
+        except (OSError, AttributeError, RuntimeError):
+            return  # as above
+        for worker, end in answers.items():
+            if worker in known:  # still
+                known[worker] = end if isinstance(end, tuple) else None
+        self._report(Ends({one: known[one] for one in new if one in known}, frozenset(known)))

@@ -54,7 +54,6 @@ class Supervision:
         self._heard = clock()
         self._next = 0.0  # seconds of silence at which the next look, or warning, is due
         self._warned = ""  # of whom, since they were last heard
-        self._seen: dict[str, tuple[float, float]] = {}  # worker -> its last sign, and since when
         self._mute_next: dict[str, float] = {}  # mute worker -> seconds at which to say so again
 
     def heard(self) -> None:
@@ -63,8 +62,6 @@ class Supervision:
         if self._warned:
             _LOG.info("%s answers again", self._warned)
         self._next, self._warned = self.warn_after, ""
-        if self._seen:
-            self._seen = {}
 
     def look(
         self,
@@ -84,7 +81,8 @@ class Supervision:
         address : str
             The scheduler's.
         workers : callable
-            Describes every worker; called where nothing has been heard for a while only.
+            Describes every worker, with the seconds for which it is "mute"; called where nothing
+            has been heard for a while only.
         """
         if not waiting:
             self.heard()
@@ -132,21 +130,13 @@ class Supervision:
             say(_of_mute(new, max(worker["mute"] for worker in new)))
 
     def _judge(self, there: list[dict[str, Any]], quiet: float) -> None:
-        now = self._clock()
-        before = self._seen
-        self._seen = {}
-        for worker in there:
-            address, seen = worker["address"], worker["seen"]
-            last, since = before.get(address, (seen, now))
-            self._seen[address] = (seen, since if last == seen else now)
         # Dask's workers give a sign every half second, and more rarely where there are many.
         patience = max(self.warn_after, 2.0 + len(there) / 50)
-        mute = [w for w in there if now - self._seen[w["address"]][1] >= patience]
+        mute = [w for w in there if w["mute"] >= patience]
         paused = [w for w in there if w["paused"]]
         if mute:
             names = _names(mute)
-            seconds = max(now - self._seen[w["address"]][1] for w in mute)
-            self._warn(quiet, names, _of_mute(mute, seconds))
+            self._warn(quiet, names, _of_mute(mute, max(w["mute"] for w in mute)))
         elif paused and len(paused) == len(there):
             names = _names(paused)
             self._warn(

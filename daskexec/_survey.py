@@ -13,14 +13,61 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import threading
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from daskexec._messages import Surveyed
 from daskexec._versions import PACKAGES, PROBE, Found, here, missing, warnings_for
 
-__all__ = ["Survey"]
+__all__ = ["Gate", "Survey"]
+
+
+class Gate:
+    """Holds what is to be sent until the first worker is there. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the rest
+        self._held: dict[str, Any] | None = None  # None: it is open
+        self._stand_in: Callable[[], None] = lambda: None
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether anything is held."""
+        return self._held is not None
+
+    @property
+    def held(self) -> Collection[str]:
+        """The keys of what is held."""
+        return self._held or ()
+
+    def shut(self, stand_in: Callable[[], None]) -> None:
+        """Hold all from now on; for each but the first something is to stand in."""
+        with self._lock:
+            self._held, self._stand_in = {}, stand_in
+
+    def hold(self, key: str, what: Any) -> bool:
+        """Hold something, if the gate is shut."""
+        with self._lock:
+            if self._held is None:
+                return False
+            self._held[key] = what
+            if len(self._held) > 1:  # one is there anyway
+                self._stand_in()
+            return True
+
+    def take(self, keys: Collection[str]) -> dict[str, Any]:
+        """Hold some no longer; return which ones were held, by their keys."""
+        with self._lock:
+            held = self._held or {}
+            return {key: held.pop(key) for key in keys if key in held}
+
+    def open(self) -> list[Any]:
+        """Hold nothing from now on; return what was held."""
+        with self._lock:
+            held, self._held = self._held or {}, None
+            return [*held.values()]
 
 
 class Survey:
@@ -68,6 +115,22 @@ class Survey:
                 self._judge(await self._ask(new))
             finally:
                 self._asking = False
+
+    async def open(self, gate: Gate, bring: Callable[[], Awaitable[None]]) -> list[Any]:
+        """Open a gate when a worker is there that can run calls, and has what they need.
+
+        `bring` brings that. Returns what was held; what no worker can run stays there.
+        """
+        fatal = await self.first_worker()
+        try:
+            if not fatal:
+                await bring()
+        except Exception as exc:
+            fatal = f"the initializer could not be brought to the workers: {exc}"
+        if fatal:
+            self._report(Surveyed(fatal, {}))
+            return []
+        return gate.open()
 
     async def first_worker(self) -> str:
         """Wait for a worker to join and to say what it has; return why no call can run, or ""."""

@@ -7,7 +7,9 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from daskexec._once import Dead, Left, Lost, OncePlugin, lost_on, silence_of
+from daskexec._asking import Asking
+from daskexec._dead import Dead, Left, Lost
+from daskexec._once import OncePlugin, lost_on, silence_of
 from daskexec._remote import LOST
 
 EXECUTOR = "ab" * 10
@@ -80,7 +82,8 @@ def test_ended_elsewhere_before() -> None:
         async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
             return ["tcp://h:1", "w", "tcp://h:2", "/d", 7]
 
-    left = asyncio.run(Asked(Client()).left_of_any(KEY, "second", "plugin"))
+    dead = Asked(Client(), Asking(Client(), once=True), plugin="once")
+    left = asyncio.run(dead.left_of_any(KEY, "second"))
     assert left == Left(True, [b"result"], "it fell")
     assert Lost("a", "b", "c", "d", 1).name == "b"
 

@@ -19,7 +19,7 @@ class Clock:
         self.stopped: set[str] = set()
         self.paused: set[str] = set()
         self.asked = 0
-        self._seen = dict.fromkeys("ab", 0.0)
+        self._seen = dict.fromkeys("ab", 100.0)
 
     def __call__(self) -> float:
         return self.now
@@ -29,8 +29,13 @@ class Clock:
         for name in self._seen.keys() - self.stopped:
             self._seen[name] = self.now
         return [
-            {"address": f"tcp://{n}:1", "name": n, "seen": at, "paused": n in self.paused}
-            for n, at in self._seen.items()
+            {
+                "address": f"tcp://{name}:1",
+                "name": name,
+                "mute": self.now - at,
+                "paused": name in self.paused,
+            }
+            for name, at in self._seen.items()
         ]
 
 

@@ -84,7 +84,7 @@ def test_a_worker_that_has_died_just_now() -> None:
     async def main() -> None:
         client = Scheduler({"first": []})
         backend = DaskBackend(client, "executor", lambda _: None)
-        backend._roster.workers = frozenset({"first", "dead"})
+        backend._asking.workers = frozenset({"first", "dead"})
         lost = SimpleNamespace(status="error")
         backend._futures.update(a=SimpleNamespace(status="pending"), b=lost)
         assert await backend._withdraw(["a", "b"]) == {"a"}
