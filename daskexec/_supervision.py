@@ -130,7 +130,7 @@ class Supervision:
             say(_of_mute(new, max(worker["mute"] for worker in new)))
 
     def _judge(self, there: list[dict[str, Any]], quiet: float) -> None:
-        # Dask's workers give a sign every half second, and more rarely where there are many.
+        # Workers give a sign once a second or more often, and more rarely where there are many.
         patience = max(self.warn_after, 2.0 + len(there) / 50)
         mute = [w for w in there if w["mute"] >= patience]
         paused = [w for w in there if w["paused"]]
