@@ -122,10 +122,12 @@ class Board:
     ) -> None:
         self.path = str(path)
         self._map = _mapped(self.path, _SIZE, create=create)
-        # The longest unused first, so that a slot is not soon another task's.
-        self._free = deque(range(SLOTS if create or held is not None else 0))
+        # The longest unused first, so that a slot is not soon another task's. What never was is
+        # not listed: that would be 2 MB.
+        self._free: deque[int] = deque()
+        self._unused = iter(range(SLOTS if create or held is not None else 0))
         if held:
-            self._free = deque(slot for slot in self._free if slot not in held)
+            self._unused = (slot for slot in self._unused if slot not in held)
         self._lock = threading.Lock()  # guards the place in the spool
         self._spool: _Spool | None = None
         self._other: _Spool | None = None  # that was full before
@@ -135,10 +137,11 @@ class Board:
 
     def acquire(self) -> tuple[int, int]:
         """Take an unmarked slot: its number and its turn. (-1, 0) when all are in use."""
-        try:
+        slot = next(self._unused, -1)
+        if slot < 0:
+            if not self._free:
+                return -1, 0
             slot = self._free.popleft()
-        except IndexError:
-            return -1, 0
         _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, 0, 0)
         return slot, self._next_turn(slot)
 

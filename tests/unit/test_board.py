@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def test_a_slot_given_on_is_another_task_s(boards: tuple[Board, Board]) -> None:
     assert not worker.has_turn(slot, turn)
     assert worker.read(slot) == (0, 0)
     assert client.acquire() == (-1, 0)
+
+
+def test_unused_slots_take_no_memory(tmp_path: Path) -> None:
+    """An executor may be kept long after its end, and has a board."""
+    tracemalloc.start()
+    try:
+        board = Board(tmp_path / "board", create=True)
+        assert tracemalloc.get_traced_memory()[0] < 50_000
+        board.close()
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_released_slot_is_nobody_s(boards: tuple[Board, Board]) -> None:
