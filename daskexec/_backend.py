@@ -131,6 +131,8 @@ class DaskBackend:
     PULSE = 1.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
+    #: Times that a worker is asked which does not answer, and of which no death is known.
+    TRIES = 3
     #: Times that a task is sent again because a large object that it needs was lost, where
     #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
     LOSSES = 3
@@ -825,8 +827,7 @@ class DaskBackend:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
         for key in keys:
-            future = self._futures.get(key)
-            if key not in begun and future is not None and future.status != "error":
+            if key not in begun and self._is_pending(key):
                 stopped[key] = self._drop(key)
             elif key in self._needs and key not in self._futures:
                 self._drop(key)
@@ -835,21 +836,41 @@ class DaskBackend:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
 
+    def _is_pending(self, key: str) -> bool:
+        """Tell whether a task has not failed; what was on a worker that has died has."""
+        future = self._futures.get(key)
+        return future is not None and future.status != "error"
+
     async def _begun(self, keys: list[str]) -> set[str]:
-        """Return which of these tasks a worker has begun, or may have; they begin no others."""
+        """Return which of these tasks a worker has begun, or may have; they begin no others.
+
+        What one had begun that has died is not among them: see `Failed`.
+        """
         begun: set[str] = set()
         answers = await self._ask(_remote.withdraw, keys)
         asked = set(answers)
-        if not self._roster.workers <= asked:  # one has died, and may have begun any: see `Failed`
-            await asyncio.sleep(self.AFTER_DEATH)
+        dead, tries = not self._roster.workers <= asked, self.TRIES
         while answers:
-            for answer in answers.values():
-                # A worker that did not answer may have begun any of them.
-                begun.update(answer if isinstance(answer, list) else keys)
+            silent = set()
+            for worker, answer in answers.items():
+                if isinstance(answer, list):
+                    begun.update(answer)
+                else:
+                    silent.add(worker)
+            if silent:
+                await asyncio.sleep(self.AFTER_DEATH)
+                tries -= 1
+            there = set(await self.client.nthreads(asynchronous=True))
+            dead = dead or not silent <= there
+            silent &= there
+            if silent and not tries:  # they may have begun any of them
+                return set(keys)
             # One that has joined meanwhile may have been given them.
-            joined = set(await self.client.nthreads(asynchronous=True)) - asked
+            joined = there - asked
             asked |= joined
-            answers = await self._ask(_remote.withdraw, keys, workers=list(joined))
+            answers = await self._ask(_remote.withdraw, keys, workers=[*joined, *silent])
+        if dead:
+            await asyncio.sleep(self.AFTER_DEATH)
         return begun
 
     async def _ask(
@@ -883,7 +904,11 @@ class DaskBackend:
                     await self.client.run_on_scheduler(bar, answer["barred"])
             # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
             begun = await self._begun(answer["barred"])
-            answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]
+            answer["barred"] = [
+                barred
+                for barred in answer["barred"]
+                if barred not in begun and self._is_pending(barred)
+            ]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.
