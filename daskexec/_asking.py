@@ -76,6 +76,8 @@ class Asking:
 
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
+    #: Times that a worker is asked which does not answer, and of which no death is known.
+    TRIES = 3
 
     def __init__(self, client: Any, once: bool) -> None:
         self._client, self._once = client, once
@@ -110,20 +112,35 @@ class Asking:
         return (await while_there(self._client, asking, [address] if is_worker else []))[address]
 
     async def begun(self, keys: list[str]) -> set[str]:
-        """Return which of these tasks a worker has begun, or may have; they begin no others."""
+        """Return which of these tasks a worker has begun, or may have; they begin no others.
+
+        What one had begun that has died is not among them: see `daskexec._messages.Failed`.
+        """
         begun: set[str] = set()
         answers = await self.ask(_remote.withdraw, keys)
         asked = set(answers)
-        if not self.workers <= asked:  # one has died, and may have begun any: see `Failed`
-            await asyncio.sleep(self.AFTER_DEATH)
+        dead, tries = not self.workers <= asked, self.TRIES
         while answers:
-            for answer in answers.values():
-                # A worker that did not answer may have begun any of them.
-                begun.update(answer if isinstance(answer, list) else keys)
+            silent = set()
+            for worker, answer in answers.items():
+                if isinstance(answer, list):
+                    begun.update(answer)
+                else:
+                    silent.add(worker)
+            if silent:
+                await asyncio.sleep(self.AFTER_DEATH)
+                tries -= 1
+            there = set(await self._client.nthreads(asynchronous=True))
+            dead = dead or not silent <= there
+            silent &= there
+            if silent and not tries:  # they may have begun any of them
+                return set(keys)
             # One that has joined meanwhile may have been given them.
-            joined = set(await self._client.nthreads(asynchronous=True)) - asked
+            joined = there - asked
             asked |= joined
-            answers = await self.ask(_remote.withdraw, keys, workers=joined)
+            answers = await self.ask(_remote.withdraw, keys, workers=joined | silent)
+        if dead:
+            await asyncio.sleep(self.AFTER_DEATH)
         return begun
 
     async def abandon(self, keys: list[str]) -> None:

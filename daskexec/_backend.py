@@ -618,8 +618,7 @@ class DaskBackend:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
         for key in keys:
-            future = self._futures.get(key)
-            if key not in begun and future is not None and future.status != "error":
+            if key not in begun and self._is_pending(key):
                 stopped[key] = self._drop(key)
             elif key in self._supplying and key not in self._futures:
                 self._drop(key)
@@ -628,8 +627,14 @@ class DaskBackend:
             await self.client.cancel(list(stopped.values()), asynchronous=True)
         return unsent.union(stopped)
 
+    def _is_pending(self, key: str) -> bool:
+        """Tell whether a task has not failed; what was on a worker that has died has."""
+        future = self._futures.get(key)
+        return future is not None and future.status != "error"
+
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answer = await self._asking.relieve(key, worker, waiting)
+        answer["barred"] = [barred for barred in answer["barred"] if self._is_pending(barred)]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.

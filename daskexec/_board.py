@@ -34,6 +34,7 @@ import pickle
 import struct
 import sys
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -71,8 +72,12 @@ RUNNING = 2
 FINISHED = 3
 DECLINED = 4
 
+#: A spool begins with where its used part ends, and a room in it with its own length. Native: of
+#: such a number a process that is killed has written all or nothing.
+_LENGTH = struct.Struct("@Q")
 #: A result in a spool: slot, turn, index of the call in the task, length, kind of bytes.
 _RECORD = struct.Struct("<IIIIH")
+_NO_RECORD = bytes(_RECORD.size)
 _BYTES, PLAIN_KIND, _OBJECT, _TOO_LARGE = 1, 2, 3, 4
 
 #: ``leave(index, result, kind=...)``
@@ -80,10 +85,11 @@ Leave = Callable[..., None]
 
 #: Room in a spool is handed out in pages; a task's first result begins one.
 _PAGE = 4096
-#: Bytes in a spool after which a process goes on in its other one.
-_SPOOL_SIZE = 8 << 20
-#: Largest result that is left in a spool; a larger one is lost with its process.
-SPOOLED = 1 << 20
+#: Largest result that is left in a spool, as it is pickled; a larger one is lost with its process.
+#: A value of 4 MiB, that is: pickling adds some bytes.
+SPOOLED = (4 << 20) + _PAGE
+#: Bytes in a spool after which a process goes on in its other one: two of the largest, with heads.
+_SPOOL_SIZE = 2 * (SPOOLED + _PAGE) + _PAGE
 
 
 def path_in(folder: str, executor: str) -> str:
@@ -116,24 +122,26 @@ class Board:
     ) -> None:
         self.path = str(path)
         self._map = _mapped(self.path, _SIZE, create=create)
-        # The longest unused first, so that a slot is not soon another task's.
-        self._free = deque(range(SLOTS if create or held is not None else 0))
+        # The longest unused first, so that a slot is not soon another task's. What never was is
+        # not listed: that would be 2 MB.
+        self._free: deque[int] = deque()
+        self._unused = iter(range(SLOTS if create or held is not None else 0))
         if held:
-            self._free = deque(slot for slot in self._free if slot not in held)
+            self._unused = (slot for slot in self._unused if slot not in held)
         self._lock = threading.Lock()  # guards the place in the spool
-        self._spool: mmap.mmap | None = None
-        self._spool_number = 0
-        self._end = 0
+        self._spool: _Spool | None = None
+        self._other: _Spool | None = None  # that was full before
         self._dooms = 0  # that this process has seen not to be its own
 
     # -- the client's side -----------------------------------------------------------------
 
     def acquire(self) -> tuple[int, int]:
         """Take an unmarked slot: its number and its turn. (-1, 0) when all are in use."""
-        try:
+        slot = next(self._unused, -1)
+        if slot < 0:
+            if not self._free:
+                return -1, 0
             slot = self._free.popleft()
-        except IndexError:
-            return -1, 0
         _MARK.pack_into(self._map, slot * _WIDTH + _TURN.size, 0, 0)
         return slot, self._next_turn(slot)
 
@@ -231,10 +239,11 @@ class Board:
         pack, head = _RECORD.pack_into, _RECORD.size
         usual = _PAGE * min(16, 1 + calls // 64)
         spool: mmap.mmap | None = None
+        use: object = None  # not read: see `_Spool`
         place = end_of_room = 0
 
         def leave(index: int, result: Any, kind: int = _BYTES) -> None:
-            nonlocal spool, place, end_of_room
+            nonlocal spool, use, place, end_of_room
             if not isinstance(result, bytes):
                 if sys.getsizeof(result) > SPOOLED:
                     kind, result = _TOO_LARGE, b""
@@ -245,31 +254,36 @@ class Board:
                 kind, result, size = _TOO_LARGE, b"", 0
             body = place + head
             end = body + size
-            # An empty record always follows, or `_search` would read on into the next room.
+            # An empty record always follows: behind it is what was written there long ago.
             if end + head > end_of_room:
-                spool, place, end_of_room = self._reserve(max(usual, 2 * head + size))
+                needs = _LENGTH.size + 2 * head + size
+                spool, use, place, end_of_room = self._reserve(max(usual, needs))
                 body = place + head
                 end = body + size
             if spool is None:
                 return
             # The record last: a process may be killed between any two of these lines.
             spool[body:end] = result
+            spool[end : end + head] = _NO_RECORD
             pack(spool, place, slot, turn, index, size, kind)
             place = end
 
         return leave
 
-    def _reserve(self, size: int) -> tuple[mmap.mmap | None, int, int]:
-        """Return room in the spool, whole pages: where it begins and ends."""
+    def _reserve(self, size: int) -> tuple[mmap.mmap | None, object, int, int]:
+        """Return room in a spool, whole pages: where its records begin, and where it ends.
+
+        The second is to be kept for as long as something may be written there.
+        """
         size = -(-size // _PAGE) * _PAGE
         with self._lock:
-            if self._spool is None or self._end + size > _SPOOL_SIZE:
+            if self._spool is None or self._spool.end + size > _SPOOL_SIZE:
                 try:
                     self._next_spool()
                 except OSError:  # disk full: the result is just not insured
-                    return None, 0, 0
-            start, self._end = self._end, self._end + size
-            return self._spool, start, self._end
+                    return None, None, 0, 0
+            assert self._spool is not None
+            return self._spool.reserve(size)
 
     def recover(self, slot: int, turn: int, pid: int) -> list[Any]:
         """Return the results that a dead process has left of a task: of its first calls.
@@ -292,12 +306,13 @@ class Board:
         return int(_TURN.unpack_from(self._map, slot * _WIDTH)[0])
 
     def _next_spool(self) -> None:
-        if self._spool is not None:
-            self._spool = None  # unmapped when the last task that writes there has ended
-            self._spool_number ^= 1
-        path = self._spool_path(os.getpid(), self._spool_number)
-        Path(path).unlink(missing_ok=True)
-        self._spool, self._end = _mapped(path, _SPOOL_SIZE, create=True), 0
+        full, spool = self._spool, self._other
+        number = full.number ^ 1 if full is not None else 0
+        if spool is None or not spool.begin_anew():
+            path = self._spool_path(os.getpid(), number)
+            Path(path).unlink(missing_ok=True)
+            spool = _Spool(number, _mapped(path, _SPOOL_SIZE, create=True))
+        self._spool, self._other = spool, full
 
     def _spool_path(self, pid: int, number: int) -> str:
         return f"{self.path}.{pid}.{number}"
@@ -305,7 +320,46 @@ class Board:
     def close(self) -> None:
         """Unmap the files; removing them is their folder's owner's work."""
         self._map.close()
-        self._spool = None
+        self._spool = self._other = None
+
+
+class _Spool:
+    """A file for results: rooms with records; an empty one follows the last of a room.
+
+    When both files of a process are full the older one is begun anew. That is ten times as fast as
+    a new file, every page of which is a fault at first.
+    """
+
+    def __init__(self, number: int, room: mmap.mmap) -> None:
+        self.number, self._map = number, room
+        self._use()
+
+    def _use(self) -> None:
+        self.end = _PAGE
+        _LENGTH.pack_into(self._map, 0, self.end)
+        self._use_of_it: Any = _Use()
+        self._used = weakref.ref(self._use_of_it)
+
+    def reserve(self, size: int) -> tuple[mmap.mmap, object, int, int]:
+        """Hand out room, as a `Board` does; under its lock."""
+        start, self.end = self.end, self.end + size
+        first = start + _LENGTH.size
+        _LENGTH.pack_into(self._map, start, size)
+        self._map[first : first + _RECORD.size] = _NO_RECORD
+        _LENGTH.pack_into(self._map, 0, self.end)  # what is behind that is of no account
+        return self._map, self._use_of_it, first, self.end
+
+    def begin_anew(self) -> bool:
+        """Forget what is there; False if a task still writes to it, which began long ago."""
+        self._use_of_it = None
+        if self._used() is not None:
+            return False
+        self._use()
+        return True
+
+
+class _Use:
+    """Lives as long as a task may write to a spool."""
 
 
 def _mapped(path: str, size: int, *, create: bool) -> mmap.mmap:
@@ -321,18 +375,22 @@ def _mapped(path: str, size: int, *, create: bool) -> mmap.mmap:
 
 
 def _search(spool: bytes, slot: int, turn: int, found: dict[int, Any]) -> None:
-    place = 0
-    while place + _RECORD.size <= len(spool):
-        a_slot, a_turn, index, size, kind = _RECORD.unpack_from(spool, place)
-        if not kind:  # the rest of the room that a task had
-            place = (place // _PAGE + 1) * _PAGE
-            continue
-        place += _RECORD.size
-        if (a_slot, a_turn) == (slot, turn):
-            body = spool[place : place + size]
-            if kind == PLAIN_KIND:
-                body = pickle.dumps(marshal.loads(body), 5)
-            found[index] = (
-                None if kind == _TOO_LARGE else pickle.loads(body) if kind == _OBJECT else body
-            )
-        place += size
+    used, room = _LENGTH.unpack_from(spool)[0], _PAGE
+    while room < min(used, len(spool)):
+        place, length = room + _LENGTH.size, _LENGTH.unpack_from(spool, room)[0]
+        if not length:  # a process that lives has begun the file anew in between
+            return
+        room += length
+        while place + _RECORD.size <= min(room, len(spool)):
+            a_slot, a_turn, index, size, kind = _RECORD.unpack_from(spool, place)
+            if not kind:
+                break
+            place += _RECORD.size
+            if (a_slot, a_turn) == (slot, turn):
+                body = spool[place : place + size]
+                if kind == PLAIN_KIND:
+                    body = pickle.dumps(marshal.loads(body), 5)
+                found[index] = (
+                    None if kind == _TOO_LARGE else pickle.loads(body) if kind == _OBJECT else body
+                )
+            place += size

@@ -149,13 +149,13 @@ def _after(gate: Gate, size: int) -> bytes:
 
 @pytest.mark.parametrize("lost_too", ["nothing", "argument", "value"])
 @pytest.mark.parametrize("barred", [False, True])
-@pytest.mark.parametrize("size", [50_000, 5_000_000])
+@pytest.mark.parametrize("size", [50_000, 4 << 20, 5_000_000])
 def test_a_result_that_is_lost(
     executor: DaskExecutor, cluster: Cluster, gates: Gates, size: int, barred: bool, lost_too: str
 ) -> None:
     """A call that had ended on a worker that dies with the result is not run again.
 
-    Up to 1 MiB the result outlives the worker; what is larger fails the call. So it is where the
+    Up to 4 MiB the result outlives the worker; what is larger fails the call. So it is where the
     other workers had been told not to begin it (`barred`), and where a large argument of it, or
     the value of an earlier call, which is with the worker as well, is lost with that.
     """
@@ -179,7 +179,7 @@ def test_a_result_that_is_lost(
         eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the worker is gone")
     finally:
         cluster.scheduler.send_signal(signal.SIGCONT)
-    if size < 1 << 20:
+    if size <= 4 << 20:
         assert future.result(LIMIT) == b"x" * size
     else:
         error = future.exception(LIMIT)

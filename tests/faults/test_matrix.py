@@ -59,6 +59,7 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "worker dies before its result was fetched": (
         "unit/test_settling.py::test_a_result_that_has_not_outlived_its_worker",
         "faults/test_given.py::test_a_result_that_is_lost",
+        "faults/test_own.py::test_results_that_have_not_been_fetched",
     ),
     "memory limit": (
         "faults/test_own.py::test_memory_limit",

@@ -66,6 +66,18 @@ def test_killer_in_a_call_of_a_call(gates: Gates) -> None:
     assert journal.lines() == ["x"]
 
 
+@pytest.mark.parametrize("size", [1 << 20, 4 << 20])
+def test_results_that_have_not_been_fetched(size: int) -> None:
+    """What a killer's worker had finished just before is kept: two large results at least."""
+    with DaskExecutor(1) as executor:
+        assert executor.submit(calls.identity, 1).result(LIMIT) == 1
+        for _ in range(5):
+            results = [executor.submit(calls.filled, size) for _ in range(2)]
+            killer = executor.submit(calls.exit_hard)
+            assert [len(future.result(LIMIT)) for future in results] == [size] * 2
+            assert isinstance(killer.exception(LIMIT), WorkerDied)
+
+
 def _hold_the_gil_soon() -> str:
     time.sleep(0.03)  # others are sent meanwhile; less than makes a call slow
     ctypes.PyDLL(None).sleep(16)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import marshal
 import os
 import pickle
+import random
+import struct
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +60,17 @@ def test_a_slot_given_on_is_another_task_s(boards: tuple[Board, Board]) -> None:
     assert client.acquire() == (-1, 0)
 
 
+def test_unused_slots_take_no_memory(tmp_path: Path) -> None:
+    """An executor may be kept long after its end, and has a board."""
+    tracemalloc.start()
+    try:
+        board = Board(tmp_path / "board", create=True)
+        assert tracemalloc.get_traced_memory()[0] < 50_000
+        board.close()
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_released_slot_is_nobody_s(boards: tuple[Board, Board]) -> None:
     """A task that is over must not run, though its slot was not handed out again yet."""
     client, worker = boards
@@ -105,7 +119,7 @@ def test_a_large_result_is_not_left(boards: tuple[Board, Board]) -> None:
 
 
 def test_files_of_results_are_bounded(boards: tuple[Board, Board], tmp_path: Path) -> None:
-    """However much is left, two files of 8 MiB hold it; the newest result is there."""
+    """However much is left, two files of some 8 MiB hold it; the newest result is there."""
     client, worker = boards
     for number in range(40):
         slot, turn = client.acquire()
@@ -130,6 +144,70 @@ def test_results_begin_where_the_files_still_have_them(boards: tuple[Board, Boar
     assert len(found) == 40
     assert 0 < len(kept) < 40
     assert kept == [bytes([index]) * (1 << 20) for index in range(40)][-len(kept) :]
+
+
+def test_the_largest_results_are_left(boards: tuple[Board, Board]) -> None:
+    """Of values of 4 MiB the last two are always there, and so is what is small behind them."""
+    client, worker = boards
+    slots = [client.acquire() for _ in range(7)]
+    bodies = [pickle.dumps(bytes([number]) * (4 << 20), 5) for number in range(7)]
+    for number, (slot, turn) in enumerate(slots):
+        worker.trail(slot, turn, 1)(0, bodies[number])
+        last = slots[max(0, number - 1) : number + 1]
+        found = [client.recover(*one, os.getpid()) for one in last]
+        assert found == [[body] for body in bodies[max(0, number - 1) : number + 1]]
+    slot, turn = client.acquire()
+    worker.trail(slot, turn, 1)(0, b"small")
+    assert client.recover(slot, turn, os.getpid()) == [b"small"]
+    assert client.recover(*slots[-1], os.getpid()) == [bodies[-1]]
+
+
+def _leave_much(client: Board, worker: Board) -> None:
+    """Fill both files, and begin them anew."""
+    for _ in range(20):
+        worker.trail(*client.acquire(), 1)(0, bytes(1 << 20))
+
+
+def test_a_file_is_written_to_again(boards: tuple[Board, Board], tmp_path: Path) -> None:
+    """What is full is begun anew, which is fast; unless a task still writes there."""
+    client, worker = boards
+
+    def files() -> set[int]:
+        return {path.stat().st_ino for path in tmp_path.iterdir() if path.name != "board-a"}
+
+    _leave_much(client, worker)
+    before = files()
+    assert len(before) == 2
+    _leave_much(client, worker)
+    assert files() == before
+    slot, turn = client.acquire()
+    leave = worker.trail(slot, turn, 1000)
+    leave(0, b"first")
+    _leave_much(client, worker)
+    assert len(files() - before) == 1
+    others = [client.acquire() for _ in range(3)]
+    for other in others[:2]:
+        worker.trail(*other, 1)(0, bytes(100))
+    leave(1, b"second")  # to its place in the file that is no more
+    worker.trail(*others[2], 1)(0, bytes(100))
+    for other in others:
+        assert client.recover(*other, os.getpid()) == [bytes(100)]
+
+
+def test_nothing_is_found_that_was_not_left(boards: tuple[Board, Board]) -> None:
+    """Whatever was written to a file before, what is found there is what was left since."""
+    client, worker = boards
+    rng = random.Random(3)
+    # Bytes that look like records, wherever they are cut.
+    slot, turn = client.acquire()
+    forged = struct.pack("<IIIIH", slot, turn, 0, 4, 1) + b"evil"
+    bodies = [forged * (size // len(forged)) for size in (50, 3000, 30_000, 300_000, 3_000_000)]
+    for number in range(200):
+        leave = worker.trail(*client.acquire(), rng.choice([1, 70, 1000]))
+        for index in range(rng.choice([1, 1, 5])):
+            leave(index, rng.choice(bodies))
+        worker._reserve(rng.choice([1, 10_000]))  # its process has died before it wrote there
+        assert client.recover(slot, turn, os.getpid()) == [], number
 
 
 @pytest.mark.parametrize("size", range(1, 25))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daskexec._batching import BatchPolicy
-from daskexec._board import DECLINED, FINISHED, RUNNING, Board
+from daskexec._board import DECLINED, FINISHED, RUNNING, SPOOLED, Board
 from daskexec._ledger import Ledger
 from daskexec._limits import Limits
 from daskexec._messages import Line, Started, Stuck
@@ -140,7 +140,7 @@ def test_results_that_cannot_be_had_without_it_are_waited_for(house: House, left
     house.board.mark(other.slot, FINISHED)
     (turn,) = [house.board._map[other.slot * 12]]
     leave = house.board.trail(other.slot, turn, 1)
-    leave(0, b"a result" if left else b"x" * (2 << 20))
+    leave(0, b"a result" if left else bytes(SPOOLED + 1))
     house.limits.stuck(Stuck("", os.getpid()))
     assert (house.killed == [os.getpid()]) is left
 

@@ -54,7 +54,8 @@ def test_a_worker_that_joins_later() -> None:
     async def main() -> None:
         client = Slow({"first": []})
         backend = DaskBackend(client, "executor", lambda _: None)
-        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a", "gone"]
+        backend._futures.update(a=SimpleNamespace(status="pending"))
+        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a"]
 
     asyncio.run(main())
     there = SimpleNamespace(state=SimpleNamespace(tasks=Slow.tasks))
@@ -89,5 +90,58 @@ def test_a_worker_that_has_died_just_now() -> None:
         backend._futures.update(a=SimpleNamespace(status="pending"), b=lost)
         assert await backend._withdraw(["a", "b"]) == {"a"}
         assert backend._futures == {"b": lost}
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_dies_meanwhile() -> None:
+    """What waits behind a slow task is taken from there all the same, but for what has failed.
+
+    It is barred there already: nobody would look at it again before the slow task ends.
+    """
+
+    class Dying(Scheduler):
+        async def run(self, function: Any, *args: Any, **more: Any) -> Any:
+            if function is relieve:
+                return {"first": {"begun": None, "outcome": None, "barred": ["a", "b", "c", "d"]}}
+            answers = await super().run(function, *args, **more)
+            if "dying" in self.begun:
+                del self.begun["dying"]
+                backend._futures["b"].status = "error"
+                answers["dying"] = OSError("it has closed its connection")
+            return answers
+
+    async def main() -> None:
+        nonlocal backend
+        client = Dying({"first": [], "dying": []})
+        backend = DaskBackend(client, "executor", lambda _: None)
+        backend._asking.workers = frozenset({"first", "dying"})
+        backend._futures.update({key: SimpleNamespace(status="pending") for key in "abc"})
+        assert (await backend._relieve("slow", "first", []))["barred"] == ["a", "c"]
+
+    backend: Any = None
+    asyncio.run(main())
+
+
+def test_a_worker_that_cannot_be_asked() -> None:
+    """It may have begun any task; but first it is asked again."""
+
+    class Deaf(Scheduler):
+        fails = 0
+
+        async def run(self, function: Any, *args: Any, **more: Any) -> Any:
+            answers = await super().run(function, *args, **more)
+            if self.fails:
+                self.fails -= 1
+                answers["first"] = OSError("no answer")
+            return answers
+
+    async def main() -> None:
+        client = Deaf({"first": ["b"]})
+        backend = DaskBackend(client, "executor", lambda _: None)
+        client.fails = backend._asking.TRIES - 1
+        assert await backend._asking.begun(["a", "b"]) == {"b"}
+        client.fails = backend._asking.TRIES
+        assert await backend._asking.begun(["a", "b"]) == {"a", "b"}
 
     asyncio.run(main())
