@@ -44,7 +44,7 @@ from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Done, Failed, Lost, Stuck, Surveyed, There
-from daskexec._once import Dead, OncePlugin, bar
+from daskexec._once import Dead, OncePlugin, bar, known_of_lost
 from daskexec._once import Lost as LostWorker
 from daskexec._placing import Placing, without_size_warning
 from daskexec._roster import Gone, Roster, while_there
@@ -850,7 +850,23 @@ class DaskBackend:
             joined = set(await self.client.nthreads(asynchronous=True)) - asked
             asked |= joined
             answers = await self._ask(_remote.withdraw, keys, workers=list(joined))
-        return begun
+        return begun.union(await self._begun_by_lost([key for key in keys if key not in begun]))
+
+    async def _begun_by_lost(self, keys: list[str]) -> set[str]:
+        """Return which of these tasks a worker may have begun that cannot be asked any more.
+
+        Of one that had ended there Dask has made a task for another worker, which would refuse it,
+        but only when its thread is free: what has been left of it is asked for now.
+        """
+        known: dict[str, list[Any]] = {}
+        if self._once is not None and keys:
+            with contextlib.suppress(Exception):  # the connection is going, or not allowed
+                known = await self.client.run_on_scheduler(known_of_lost, self._once.name, keys)
+        for key, where in known.items():
+            if where and self._drop(key) is not None:
+                lost: Any = LostWorker(*where)
+                self._spawn(self._report_killed(key, KilledWorker(key, lost, 0)))
+        return set(known)
 
     async def _ask(
         self, function: Any, *args: Any, workers: list[str] | None = None
@@ -883,7 +899,12 @@ class DaskBackend:
                     await self.client.run_on_scheduler(bar, answer["barred"])
             # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
             begun = await self._begun(answer["barred"])
-            answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]
+            # What is not ours any more has failed, or ended, and that is on its way.
+            answer["barred"] = [
+                barred
+                for barred in answer["barred"]
+                if barred in self._futures and barred not in begun
+            ]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.

@@ -31,7 +31,7 @@ from daskexec import _marks
 from daskexec._marks import executor_of
 from daskexec._remote import BARRED, LOST
 
-__all__ = ["Dead", "Lost", "OncePlugin", "bar"]
+__all__ = ["Dead", "Lost", "OncePlugin", "bar", "known_of_lost"]
 
 _LOG = logging.getLogger("daskexec")
 #: Results that were lost, of which the scheduler knows where they were.
@@ -99,6 +99,21 @@ def lost_on(plugin: str, key: str, dask_scheduler: Any = None) -> list[Any]:
     """Return the worker that a task had ended on, if its result was lost; on the scheduler."""
     found = dask_scheduler.plugins.get(plugin)
     return [] if found is None else list(found.lost.get(key, ()))
+
+
+def known_of_lost(
+    plugin: str, keys: list[str], dask_scheduler: Any = None
+) -> dict[str, list[Any]]:
+    """Return which tasks were with a worker that is lost, and where they had ended.
+
+    Runs on the scheduler. An empty list: the task has not ended, and its client is told anyway.
+    """
+    found, tasks = dask_scheduler.plugins.get(plugin), dask_scheduler.tasks
+    failed: dict[str, list[Any]] = {
+        key: [] for key in keys if key in tasks and tasks[key].state == "erred"
+    }
+    lost = {} if found is None else found.lost
+    return {**failed, **{key: list(lost[key]) for key in keys if key in lost}}
 
 
 def silence_of(worker: str, dask_scheduler: Any = None) -> float:

@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from daskexec_testing import calls
 from daskexec_testing.gates import Gate, Gates, Journal, eventually, said
@@ -142,6 +145,15 @@ def _tell_when_stored(journal: Journal, release: Gate, size: int, _: bytes = b""
     return b"x" * size
 
 
+def _store(journal: Journal) -> bytes:
+    return _tell_when_stored(journal, Gate(journal.path), 50_000)
+
+
+def _key(future: Any) -> str:
+    """The key of the first attempt at a call."""
+    return str(future.key[:-4] + "0001")
+
+
 def _after(gate: Gate, size: int) -> bytes:
     gate.wait()
     return b"y" * size
@@ -186,6 +198,58 @@ def test_a_result_that_is_lost(
         assert isinstance(error, WorkerDied)
         assert "its result was too large" in error.reason
     assert journal.lines() == [str(pid), "stored"]
+
+
+def _with(executor: DaskExecutor, call: str) -> list[str]:
+    """The keys of all that is with the worker that a call is with, as the scheduler has it."""
+    there = executor._client.processing().values()
+    return next((list(keys) for keys in there if any(key.startswith(call) for key in keys)), [])
+
+
+@pytest.mark.parametrize("how", ["withdraw", "relieve"])
+def test_a_result_that_is_lost_is_not_taken_back(tmp_path: Path, gates: Gates, how: str) -> None:
+    """A call that had ended on a lost worker has begun, though no worker that is there says so.
+
+    Dask has put it behind a call of another worker, which has not begun it: asked to stop it, or
+    relieved of it, that one does not run it, but nor may it be run anew. What it came to is had
+    from what the lost worker has left, without waiting for the call that it is behind.
+    """
+    journal = gates.journal()
+    begun, release = [gates.gate(), gates.gate()], [gates.gate(), gates.gate()]
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tmp_path))
+        executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+        stack.callback(gates.open_all)
+        holds = [executor.submit(calls.hold, *each) for each in zip(begun, release, strict=True)]
+        for gate in begun:
+            gate.wait()
+        executor._dispatcher._settler.relieving = False  # it is done by hand below
+        future = executor.submit(_store, journal)
+        eventually(lambda: _with(executor, "_store-"), "a worker has the call")
+        ahead = next(i for i, hold in enumerate(holds) if _key(hold) in _with(executor, "_store-"))
+        pids = executor._client.run(os.getpid)
+        cluster.scheduler.send_signal(signal.SIGSTOP)  # or the result would be fetched at once
+        try:
+            release[ahead].open()
+            eventually(lambda: len(journal.lines()) == 2, "the call has ended")
+            (pid,) = {int(line) for line in journal.lines() if line != "stored"}
+            (other,) = (address for address, there in pids.items() if there != pid)
+            for process in (psutil.Process(pid).parent(), psutil.Process(pid)):
+                assert process is not None
+                process.kill()  # the nanny first: the worker is not started again
+            eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the worker is gone")
+        finally:
+            cluster.scheduler.send_signal(signal.SIGCONT)
+        eventually(lambda: len(_with(executor, _key(holds[1 - ahead]))) > 1, "it is queued again")
+        backend = executor._dispatcher.line().backend
+        (key,) = (key for key in executor._client.futures if key.startswith("_store-"))
+        if how == "withdraw":
+            assert backend.withdraw([key]).result(LIMIT) == set()
+        else:
+            answer = backend.relieve(_key(holds[1 - ahead]), other, [key]).result(LIMIT)
+            assert answer["barred"] == []
+        assert future.result(LIMIT) == b"x" * 50_000
+    assert len(journal.lines()) == 2
 
 
 @pytest.mark.parametrize("used", [False, True])
