@@ -68,7 +68,6 @@ class _Need:
         "ahead",
         "generation",
         "large",
-        "losses",
         "options",
         "placed",
         "ticket",
@@ -89,7 +88,6 @@ class _Need:
         self.ticket, self.options, self.ahead, self.large = ticket, options, ahead, large
         self.where, self.values, self.generation = where, values, generation
         self.placed: list[RemoteFuture] = []  # the objects, of the last attempt
-        self.losses = 0  # attempts that Dask forgot, since a large object was lost
 
 
 class _Remote:
@@ -131,9 +129,6 @@ class DaskBackend:
     PULSE = 1.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
     AFTER_DEATH = 0.1
-    #: Times that a task is sent again because a large object that it needs was lost, where
-    #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
-    LOSSES = 3
     #: Seconds in which workers must have taken uploaded code.
     UPLOAD = 300.0
     #: A resource that no worker has: a task that asks for it waits, and Dask sees that it does.
@@ -683,9 +678,10 @@ class DaskBackend:
         return sum(large in need.large for need in self._needs.values())
 
     async def _supply_again(self, future: RemoteFuture) -> bool:
-        """Send a task again that Dask forgot since a large object it needs was lost.
+        """Have a task sent again that Dask forgot since a large object it needs was lost.
 
-        The same ticket: a worker that finds on the board that the task had begun refuses it.
+        If it was not begun: a worker may run it all the same that has fetched the object, and
+        the word of that was still on its way.
         """
         need = self._needs.get(future.key)
         if need is None or need.generation != self.client.generation:  # restarted
@@ -698,18 +694,41 @@ class DaskBackend:
         if not lost:
             return False
         self._placing.lost(lost)
-        self._futures.pop(future.key, None)
-        future.release()
-        while future.key in self.client.futures:  # or the next one would be born cancelled
-            await asyncio.sleep(0.001)
-        need.losses += 1
-        if need.ticket.slot < 0 and need.losses > self.LOSSES:
-            self._drop(future.key)
-            nobody: Any = None
-            self._report(Failed(future.key, KilledWorker(future.key, nobody, self.LOSSES)))
-        else:
-            self._spawn_supply(need)
+        try:
+            became = await self._of_forgotten(future.key)
+        except OSError:
+            return True  # the connection is going, and everything with it
+        if self._drop(future.key) is not None:
+            self._report(became)
         return True
+
+    async def _of_forgotten(self, key: str) -> Done | Failed:
+        """Find out what becomes of a task that Dask has forgotten: if it runs, once it ends."""
+        nobody: Any = None
+        answers = await self._ask(_remote.withdraw, [key])
+        while answers:
+            unsure = []
+            for worker, said in answers.items():
+                if said == [key]:
+                    said = (await self._ask(_remote.outcome_of, key, workers=[worker]))[worker]
+                    if isinstance(said, Outcome):
+                        return Done(key, said)
+                    if self._once is not None and not isinstance(said, OSError):
+                        killed = KilledWorker(key, nobody, 0)
+                        return Failed(key, killed, True, None, f"{worker} has lost the result")
+                if isinstance(said, OSError):
+                    unsure.append(worker)
+            if unsure:
+                await asyncio.sleep(self.AFTER_DEATH)
+                there = await self.client.nthreads(asynchronous=True)
+                unsure = [worker for worker in unsure if worker in there]
+            answers = await self._ask(_remote.withdraw, [key], workers=unsure)
+        if self._once is not None:
+            left, lost = await self._dead.left_of_forgotten(key, self._once.name)
+            if lost is not None:
+                error = KilledWorker(key, lost, 0)
+                return Failed(key, error, left.begun, left.bodies, left.fate)
+        return Done(key, Outcome("withdrawn", []))  # or begun, if the board says so
 
     # -- results that stay where they are -------------------------------------------------------
 
@@ -751,8 +770,21 @@ class DaskBackend:
         if not lost or not self.alive():
             return False
         if self._drop(future.key) is not None:
-            self._report(Done(future.key, Outcome("missing", lost, count=0)))
+            await self._report_missing(future.key, Outcome("missing", lost, count=0))
         return True
+
+    async def _report_missing(self, key: str, missing: Outcome) -> None:
+        """Report a task as one that misses values, unless a worker has begun it all the same.
+
+        One that had fetched them; the word of that was still on its way when they were lost.
+        """
+        try:
+            became = await self._of_forgotten(key)
+        except OSError:
+            return  # the connection is going, and everything with it
+        if isinstance(became, Done) and became.outcome.kind == "withdrawn":
+            became = Done(key, missing)
+        self._report(became)
 
     # -- for the transfers -----------------------------------------------------------------
 
@@ -802,6 +834,8 @@ class DaskBackend:
                 # It had ended on a worker that was lost.
                 lost: Any = LostWorker(*outcome.bodies)
                 self._spawn(self._report_killed(future.key, KilledWorker(future.key, lost, 0)))
+            elif outcome.kind == "missing":
+                self._spawn(self._report_missing(future.key, outcome))
             else:
                 self._report(Done(future.key, outcome))
             self._fetching.spent(future)

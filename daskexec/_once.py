@@ -58,6 +58,9 @@ class OncePlugin(SchedulerPlugin):
         self._scheduler: Any = None
         self._at: dict[str, Any] = {}  # where each result is that there is
         self.lost: dict[str, list[Any]] = {}  # where each was that was lost last
+        self.forgotten: dict[
+            str, dict[str, Any]
+        ] = {}  # the workers of which one may have begun it
 
     async def start(self, scheduler: Any) -> None:
         """Begin."""
@@ -76,14 +79,19 @@ class OncePlugin(SchedulerPlugin):
         elif start == "memory" and key in self._at:
             worker, task = self._at.pop(key), self._scheduler.tasks.get(key)
             if finish == "released" and worker is not None and task is not None:
-                lost = [worker.address, str(worker.name), worker.nanny or ""]
-                lost += [worker.local_directory, worker.pid]
                 # Not twice: what was lost the second time was a worker's refusal to run it.
-                lost = (task.annotations or {}).get(LOST, lost)
+                lost = (task.annotations or {}).get(LOST, _described(worker))
                 task.annotations = {**(task.annotations or {}), LOST: lost}
                 self.lost[key] = lost
                 while len(self.lost) > _REMEMBERED:
                     del self.lost[next(iter(self.lost))]
+        elif start == "processing" and finish == "released" and self._is_ours(key):
+            task = self._scheduler.tasks.get(key)
+            if task is not None and task.who_wants:  # what it needs is lost
+                # With which one it was is not told here; the one that was lost has gone already.
+                self.forgotten[key] = dict(self._scheduler.workers)
+                while len(self.forgotten) > _REMEMBERED // 10:
+                    del self.forgotten[next(iter(self.forgotten))]
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """End with the client."""
@@ -93,6 +101,12 @@ class OncePlugin(SchedulerPlugin):
 
     def _is_ours(self, key: Any) -> bool:
         return executor_of(key) == self.executor and not key.endswith(_PLAIN)
+
+
+def _described(worker: Any) -> list[Any]:
+    """Return what a `Lost` is made of."""
+    told = [worker.address, str(worker.name), worker.nanny or ""]
+    return [*told, worker.local_directory, worker.pid]
 
 
 def lost_on(plugin: str, key: str, dask_scheduler: Any = None) -> list[Any]:
@@ -114,6 +128,16 @@ def known_of_lost(
     }
     lost = {} if found is None else found.lost
     return {**failed, **{key: list(lost[key]) for key in keys if key in lost}}
+
+
+def gone_since(plugin: str, key: str, dask_scheduler: Any = None) -> list[list[Any]]:
+    """Return the lost workers that may have begun a task that was forgotten; on the scheduler.
+
+    Those that were there then and are not now.
+    """
+    found, there = dask_scheduler.plugins.get(plugin), dask_scheduler.workers
+    then = {} if found is None else found.forgotten.get(key, {})
+    return [_described(one) for at, one in then.items() if there.get(at) is not one]
 
 
 def silence_of(worker: str, dask_scheduler: Any = None) -> float:
@@ -211,6 +235,21 @@ class Dead:
         with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
             lost = await self._client.run_on_scheduler(lost_on, plugin, key)
         return Lost(*lost) if lost else None
+
+    async def left_of_forgotten(self, key: str, plugin: str) -> tuple[Left, Any]:
+        """The same, of a task that Dask has forgotten, and the `Lost` worker that had begun it."""
+        gone: list[list[Any]] = []
+        with contextlib.suppress(Exception):  # as above
+            gone = await self._client.run_on_scheduler(gone_since, plugin, key)
+        workers = [Lost(*each) for each in gone]
+        found = await asyncio.gather(*(self.left_of(key, worker) for worker in workers))
+        for left, worker in zip(found, workers, strict=True):
+            if left.begun:
+                return left, worker
+        for left, worker in zip(found, workers, strict=True):
+            if left.begun is None:  # and it may have
+                return left, worker
+        return Left(False), None
 
     async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
         """Return who has answered, and what `begun_by` says; "" is said of no end of a process.

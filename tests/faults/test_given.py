@@ -145,6 +145,11 @@ def _tell_when_stored(journal: Journal, release: Gate, size: int, _: bytes = b""
     return b"x" * size
 
 
+def _write_and_wait(journal: Journal, release: Gate, _: bytes) -> bytes:
+    _pid_then(journal, release, None)
+    return b"x" * 50_000  # too large to be told at once
+
+
 def _store(journal: Journal) -> bytes:
     return _tell_when_stored(journal, Gate(journal.path), 50_000)
 
@@ -250,6 +255,47 @@ def test_a_result_that_is_lost_is_not_taken_back(tmp_path: Path, gates: Gates, h
             assert answer["barred"] == []
         assert future.result(LIMIT) == b"x" * 50_000
     assert len(journal.lines()) == 2
+
+
+def _hear_of_no_copies(dask_scheduler: Any) -> None:
+    """As long as that takes, where a worker has just fetched what a call of its needs."""
+    dask_scheduler.stream_handlers["add-keys"] = lambda **_: None
+
+
+@pytest.mark.parametrize("runner", ["lives", "dies"])
+def test_a_large_argument_is_lost_under_a_call(tmp_path: Path, gates: Gates, runner: str) -> None:
+    """Dask forgets a call if it knows of no worker with the argument; it may run all the same.
+
+    The worker that runs it has fetched the argument, and has told so. The word is on its way when
+    the other one dies. The call is not sent again, and what it comes to is not lost.
+    """
+    journal, release, large = gates.journal(), gates.gate(), os.urandom(2_000_000)
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tmp_path))
+        executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+        stack.callback(gates.open_all)
+        assert executor.submit(calls.length, large).result(LIMIT) == len(large)
+        client = executor._client
+        client.run_on_scheduler(_hear_of_no_copies)
+        pids = client.run(os.getpid)
+        ((holder,),) = (at for key, at in client.who_has().items() if key.startswith("large-"))
+        (other,) = (address for address in pids if address != holder)
+        there = executor.with_options(workers=other)
+        future = there.submit(_write_and_wait, journal, release, large)
+        eventually(lambda: journal.lines() and future.running())
+        (state,) = (state for key, state in client.futures.items() if key.startswith("_write_"))
+        os.kill(pids[holder], signal.SIGKILL)
+        eventually(lambda: state.status == "cancelled", "Dask forgets the call")
+        if runner == "dies":
+            os.kill(pids[other], signal.SIGKILL)
+            error = future.exception(LIMIT)
+            assert isinstance(error, WorkerDied)
+            assert "SIGKILL" in error.reason
+        else:
+            release.open()
+            assert future.result(LIMIT) == b"x" * 50_000
+        assert executor.submit(calls.length, large).result(LIMIT) == len(large)
+    assert journal.lines() == [str(pids[other])]
 
 
 @pytest.mark.parametrize("used", [False, True])

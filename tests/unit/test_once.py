@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 from typing import Any
 
-from daskexec._once import Dead, Left, Lost, OncePlugin, lost_on, silence_of
+from daskexec._once import Dead, Left, Lost, OncePlugin, gone_since, lost_on, silence_of
 from daskexec._remote import LOST
 
 EXECUTOR = "ab" * 10
@@ -21,7 +21,7 @@ def _scheduler(*keys: str) -> Any:
     other = SimpleNamespace(
         address="tcp://h:3", name="v", nanny="tcp://h:4", local_directory="/e", pid=8
     )
-    tasks = {key: SimpleNamespace(suspicious=0, annotations=None) for key in keys}
+    tasks = {key: SimpleNamespace(suspicious=0, annotations=None, who_wants=set()) for key in keys}
     return SimpleNamespace(
         allowed_failures=3,
         tasks=tasks,
@@ -67,6 +67,42 @@ def test_where_it_was_lost_first_is_what_counts() -> None:
         plugin.transition(KEY, "memory", "released")
     assert lost_on(plugin.name, KEY, scheduler)[0] == "tcp://h:1"
     assert scheduler.tasks[KEY].annotations[LOST][0] == "tcp://h:1"
+
+
+def test_who_may_have_begun_what_is_forgotten() -> None:
+    """One that was there when Dask forgot it for what it needs; asked for those that have gone."""
+    scheduler = _scheduler(KEY)
+    plugin = _plugin(scheduler)
+    plugin.transition(KEY, "processing", "released")  # somebody cancels it
+    assert not plugin.forgotten
+    scheduler.tasks[KEY].who_wants = {"client"}
+    plugin.transition(KEY, "processing", "released")
+    assert gone_since(plugin.name, KEY, scheduler) == []
+    del scheduler.workers["tcp://h:1"]
+    assert gone_since(plugin.name, KEY, scheduler) == [["tcp://h:1", "w", "tcp://h:2", "/d", 7]]
+    assert gone_since(plugin.name, "other", scheduler) == []
+
+
+def test_what_is_left_of_what_is_forgotten() -> None:
+    """By the one that had begun it; else by one of which nobody knows; else it has not begun."""
+
+    class Asked(Dead):
+        async def left_of(self, key: str, worker: Any) -> Left:
+            begun = {"yes": True, "no": False, "unknown": None}
+            return Left(begun[worker.name])
+
+    def left(*names: str) -> tuple[bool | None, Any]:
+        class Client:
+            async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+                return [["tcp://h:1", name, "", "/d", 7] for name in names]
+
+        left, worker = asyncio.run(Asked(Client()).left_of_forgotten(KEY, "plugin"))
+        return left.begun, worker and worker.name
+
+    assert left("no", "unknown", "yes") == (True, "yes")
+    assert left("no", "unknown") == (None, "unknown")
+    assert left("no") == (False, None)
+    assert left() == (False, None)
 
 
 def test_ended_elsewhere_before() -> None:

@@ -9,6 +9,7 @@ from unittest import mock
 
 from daskexec import _remote
 from daskexec._backend import DaskBackend
+from daskexec._calls import Outcome
 from daskexec._remote import relieve
 
 
@@ -127,3 +128,26 @@ def test_what_a_lost_worker_had_begun() -> None:
         assert backend._futures == {"a": future}  # Dask says itself that it failed
 
     asyncio.run(main())
+
+
+def test_what_misses_a_value_may_run_all_the_same() -> None:
+    """On a worker that had fetched the value: then that is waited for; else the value is made."""
+
+    class Running(Scheduler):
+        async def run(self, function: Any, key: Any, *, on_error: str, workers: Any = None) -> Any:
+            if function is _remote.outcome_of:
+                return {"first": Outcome("ran", [b"1"])}
+            return await super().run(function, key, on_error=on_error, workers=workers)
+
+    async def main(begun: list[str]) -> Any:
+        reports: list[Any] = []
+        backend = DaskBackend(Running({"first": begun}), "executor", reports.append, once=False)
+        future: Any = SimpleNamespace(key="a", status="finished", release=lambda: None)
+        backend._futures["a"] = future
+        backend.deliver(future, Outcome("missing", [b"value"], count=0))
+        await asyncio.gather(*backend._tasks)
+        (done,) = reports
+        return done.key, done.outcome.kind
+
+    assert asyncio.run(main(["a"])) == ("a", "ran")
+    assert asyncio.run(main([])) == ("a", "missing")
