@@ -172,11 +172,15 @@ class Lost:
 
 @dataclass(frozen=True)
 class Left:
-    """What a lost worker has left of a task: see `daskexec._messages.Failed`."""
+    """What a lost worker has left of a task: see `daskexec._messages.Failed`.
+
+    `forgets`: so many tasks were begun there that the first of them are not known any more.
+    """
 
     begun: bool | None = None
     bodies: list[Any] | None = None
     fate: str = ""
+    forgets: bool = False
 
 
 class Dead:
@@ -207,7 +211,8 @@ class Dead:
                 del self._answers[next(iter(self._answers))]
         who, left, fate = await answer
         if left is None or not _marks.is_in(left, key):
-            return Left(None if left is None else False, None, fate)
+            forgets = left is None or len(left) >= _marks.ENTRIES * _marks.WIDTH
+            return Left(None if left is None else False, None, fate, forgets)
         bodies = None
         try:
             bodies = await self._run(who, _marks.results_of, worker, key)
@@ -218,7 +223,8 @@ class Dead:
     async def left_of_any(self, key: str, worker: Any, plugin: str) -> Left:
         """The same; where that worker had not begun it, another may have ended it before.
 
-        The result was lost there, and this one died before it could refuse to run it again.
+        The result was lost there, and this one died before it could refuse to run it again. Or
+        what was lost there was just its word that it does not run it.
         """
         left = await self.left_of(key, worker)
         if left.begun:
@@ -227,6 +233,8 @@ class Dead:
         if lost is None:
             return left
         before = await self.left_of(key, lost)
+        if before.begun is False and not before.forgets:
+            return before
         return Left(True, before.bodies, before.fate)
 
     async def lost_at(self, key: str, plugin: str) -> Any:

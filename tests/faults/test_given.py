@@ -257,6 +257,64 @@ def test_a_result_that_is_lost_is_not_taken_back(tmp_path: Path, gates: Gates, h
     assert len(journal.lines()) == 2
 
 
+def _hold_and_look_on(started: Gate, release: Gate, journal: Journal) -> None:
+    """Write a line when the worker has said that it does not run the call behind this one."""
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def refused() -> bool:
+        tasks = [task for key, task in worker.state.tasks.items() if key.startswith("note-")]
+        return any(task.state == "memory" for task in tasks) and not worker.batched_stream.buffer
+
+    def look() -> None:
+        eventually(refused)
+        journal.write("refused")
+
+    threading.Thread(target=look, daemon=True).start()
+    calls.hold(started, release)
+
+
+def test_a_refusal_that_is_lost(tmp_path: Path, gates: Gates) -> None:
+    """A call that a worker was told not to begin has not begun, though it is through with that.
+
+    It dies before its word of that has come here. To Dask that was a result, which is lost.
+    """
+    journal, told = gates.journal(), gates.journal("told")
+    begun, release = [gates.gate(), gates.gate()], [gates.gate(), gates.gate()]
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tmp_path))
+        executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+        stack.callback(gates.open_all)
+        holds = [
+            executor.submit(_hold_and_look_on, *each, told)
+            for each in zip(begun, release, strict=True)
+        ]
+        for gate in begun:
+            gate.wait()
+        executor._dispatcher._settler.relieving = False
+        future = executor.submit(calls.note, journal, 1)
+        eventually(lambda: _with(executor, "note-"), "a worker has the call")
+        ahead = next(i for i, hold in enumerate(holds) if _key(hold) in _with(executor, "note-"))
+        client = executor._client
+        (at,) = (at for at, keys in client.processing().items() if _key(future) in keys)
+        (pid,) = client.run(os.getpid, workers=[at]).values()
+        client.run(withdraw, [_key(future)], workers=[at])
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        try:
+            release[ahead].open()
+            eventually(told.lines, "the worker refuses it")
+            for process in (psutil.Process(pid).parent(), psutil.Process(pid)):
+                assert process is not None
+                process.kill()
+            eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the worker is gone")
+        finally:
+            cluster.scheduler.send_signal(signal.SIGCONT)
+        release[1 - ahead].open()
+        assert future.result(LIMIT) == 1
+    assert journal.lines() == ["1"]
+
+
 def _hear_of_no_copies(dask_scheduler: Any) -> None:
     """As long as that takes, where a worker has just fetched what a call of its needs."""
     dask_scheduler.stream_handlers["add-keys"] = lambda **_: None

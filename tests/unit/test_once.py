@@ -121,6 +121,24 @@ def test_ended_elsewhere_before() -> None:
     assert Lost("a", "b", "c", "d", 1).name == "b"
 
 
+def test_what_was_lost_was_no_result() -> None:
+    """A worker's word that it does not run a task: the task has not begun, if that is known."""
+
+    def left(forgets: bool) -> bool | None:
+        class Asked(Dead):
+            async def left_of(self, key: str, worker: Any) -> Left:
+                return Left(False, forgets=forgets)
+
+        class Client:
+            async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+                return ["tcp://h:1", "w", "tcp://h:2", "/d", 7]
+
+        return asyncio.run(Asked(Client()).left_of_any(KEY, "second", "plugin")).begun
+
+    assert left(forgets=False) is False
+    assert left(forgets=True) is True
+
+
 def test_a_removal_for_silence_is_known() -> None:
     """By the scheduler's own events; not by one of a worker that had the address long ago."""
     events = [
