@@ -150,18 +150,15 @@ class Asking:
     async def relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         """Take from a worker what waits behind a slow task: see `daskexec._remote.relieve`.
 
-        "barred" are the tasks that no other worker has begun either, or will begin.
+        "barred" are the tasks that it will not begin, nor a worker that joins later; another may
+        have.
         """
         said = (await self.ask(_remote.relieve, key, waiting, workers=[worker]))[worker]
         if isinstance(said, BaseException):
             raise said
         answer: dict[str, Any] = said
-        if answer["barred"]:
+        if answer["barred"] and self._once:
             # Or workers that join later may be given them, and run them.
-            if self._once:
-                with contextlib.suppress(Exception):  # the connection is going, or not allowed
-                    await self._client.run_on_scheduler(bar, answer["barred"])
-            # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
-            begun = await self.begun(answer["barred"])
-            answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]
+            with contextlib.suppress(Exception):  # the connection is going, or not allowed
+                await self._client.run_on_scheduler(bar, answer["barred"])
         return answer

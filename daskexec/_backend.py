@@ -44,12 +44,13 @@ from daskexec._code import Bundle
 from daskexec._dead import Dead
 from daskexec._dead import Lost as LostWorker
 from daskexec._fetching import Fetching
+from daskexec._forgotten import Forgotten
 from daskexec._hub import Hub
 from daskexec._killing import Killing
 from daskexec._large import Large
 from daskexec._lifetimes import Where
 from daskexec._messages import Done, Failed, Lost, There
-from daskexec._once import OncePlugin
+from daskexec._once import OncePlugin, known_of_lost
 from daskexec._placing import Placing
 from daskexec._roster import Roster
 from daskexec._staying import Remote, Staying
@@ -132,6 +133,7 @@ class DaskBackend:
         self._gate = Gate()
         self._once = OncePlugin(executor, client.id) if once else None
         self._dead = Dead(client, self._asking, self._once.name) if self._once else None
+        self._forgotten = Forgotten(client, self._asking, self._dead)
         self._roster = Roster(client, report, self._asking, self.spawn, self._counted)
         self._holding = False
         self._held: list[RemoteFuture | None] = []
@@ -506,9 +508,14 @@ class DaskBackend:
         """Send a task: the large objects that it needs are there."""
         self._watch(self._submit(sending, placed))
 
-    def forgotten(self, key: str) -> None:
-        """Take note that Dask has forgotten a task, which will be sent again."""
-        self._futures.pop(key, None)
+    async def forgotten(self, key: str) -> None:
+        """Have a task sent again that Dask has forgotten, if it was not begun."""
+        try:
+            became = await self._forgotten.becomes(key)
+        except OSError:
+            return  # the connection is going, and everything with it
+        if self._drop(key) is not None:
+            self._report(became)
 
     def unsendable(self, key: str, error: BaseException) -> None:
         """Take note that a task cannot be sent."""
@@ -546,8 +553,21 @@ class DaskBackend:
         if not lost or not self.alive():
             return False
         if self._drop(future.key) is not None:
-            self._report(Done(future.key, Outcome("missing", lost, count=0)))
+            await self._report_missing(future.key, Outcome("missing", lost, count=0))
         return True
+
+    async def _report_missing(self, key: str, missing: Outcome) -> None:
+        """Report a task as one that misses values, unless a worker has begun it all the same.
+
+        One that had fetched them; the word of that was still on its way when they were lost.
+        """
+        try:
+            became = await self._forgotten.becomes(key)
+        except OSError:
+            return  # the connection is going, and everything with it
+        if isinstance(became, Done) and became.outcome.kind == "withdrawn":
+            became = Done(key, missing)
+        self._report(became)
 
     # -- for the transfers -----------------------------------------------------------------
 
@@ -593,6 +613,8 @@ class DaskBackend:
                 # It had ended on a worker that was lost.
                 lost: Any = LostWorker(*outcome.bodies)
                 self.spawn(self._report_killed(future.key, KilledWorker(future.key, lost, 0)))
+            elif outcome.kind == "missing":
+                self.spawn(self._report_missing(future.key, outcome))
             else:
                 self._report(Done(future.key, outcome))
             self._fetching.spent(future)
@@ -613,7 +635,7 @@ class DaskBackend:
         if not keys:
             return unsent
         try:
-            begun = await self._asking.begun(keys)
+            begun = await self._begun(keys)
         except OSError:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
@@ -632,9 +654,38 @@ class DaskBackend:
         future = self._futures.get(key)
         return future is not None and future.status != "error"
 
+    async def _begun(self, keys: list[str]) -> set[str]:
+        """Return which of these tasks a worker has begun, or may have; they begin no others."""
+        begun = await self._asking.begun(keys)
+        return begun.union(await self._begun_by_lost([key for key in keys if key not in begun]))
+
+    async def _begun_by_lost(self, keys: list[str]) -> set[str]:
+        """Return which of these tasks a worker may have begun that cannot be asked any more.
+
+        Of one that had ended there Dask has made a task for another worker, which would refuse it,
+        but only when its thread is free: what has been left of it is asked for now.
+        """
+        known: dict[str, list[Any]] = {}
+        if self._once is not None and keys:
+            with contextlib.suppress(Exception):  # the connection is going, or not allowed
+                known = await self.client.run_on_scheduler(known_of_lost, self._once.name, keys)
+        for key, where in known.items():
+            if where and self._drop(key) is not None:
+                lost: Any = LostWorker(*where)
+                self.spawn(self._report_killed(key, KilledWorker(key, lost, 0)))
+        return set(known)
+
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answer = await self._asking.relieve(key, worker, waiting)
-        answer["barred"] = [barred for barred in answer["barred"] if self._is_pending(barred)]
+        if answer["barred"]:
+            # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
+            begun = await self._begun(answer["barred"])
+            # What is not ours any more has failed, or ended, and that is on its way.
+            answer["barred"] = [
+                barred
+                for barred in answer["barred"]
+                if barred not in begun and self._is_pending(barred)
+            ]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.

@@ -208,12 +208,13 @@ class Outcome:
         "leaving" (its worker ends too soon for it: `bodies` has the worker's address, `seconds`
         what is left to it and its lifetime); "missing" (not begun: earlier calls, whose keys are
         the bodies, have no value any more); "there" (it ran, and its only body, of `detail`
-        bytes, is left where it is).
+        bytes, is left where it is); "let go" (it ran, and Dask has let go of its result: `bodies`
+        is what was left elsewhere).
     first, count : int
         Index of the call that the first body belongs to, and how many there are.
     bodies : list of bytes or Failure, or bytes
-        What the calls from `first` on came to. Calls beyond them were not begun. (None:
-        of a refusal, a result that was too large to be left.) Bytes: the pickled list of the
+        What the calls from `first` on came to. Calls beyond them were not begun. (None: of what
+        was left elsewhere, a result that was too large for that.) Bytes: the pickled list of the
         values of all of them together, plain ones.
     seconds : sequence of float
         Run time of each; or one for all of them.

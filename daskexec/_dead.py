@@ -19,7 +19,7 @@ from distributed.scheduler import KilledWorker
 from daskexec import _marks
 from daskexec._asking import Asking
 from daskexec._messages import Failed
-from daskexec._once import lost_on, silence_of
+from daskexec._once import gone_since, lost_on, silence_of
 
 __all__ = ["Dead", "Left", "Lost"]
 
@@ -39,11 +39,15 @@ class Lost:
 
 @dataclass(frozen=True)
 class Left:
-    """What a lost worker has left of a task: see `daskexec._messages.Failed`."""
+    """What a lost worker has left of a task: see `daskexec._messages.Failed`.
+
+    `forgets`: so many tasks were begun there that the first of them are not known any more.
+    """
 
     begun: bool | None = None
     bodies: list[Any] | None = None
     fate: str = ""
+    forgets: bool = False
 
 
 class Dead:
@@ -79,7 +83,8 @@ class Dead:
                 del self._answers[next(iter(self._answers))]
         who, left, fate = await answer
         if left is None or not _marks.is_in(left, key):
-            return Left(None if left is None else False, None, fate)
+            forgets = left is None or len(left) >= _marks.ENTRIES * _marks.WIDTH
+            return Left(None if left is None else False, None, fate, forgets)
         bodies = None
         try:
             bodies = await self._run(who, _marks.results_of, worker, key)
@@ -95,7 +100,8 @@ class Dead:
     async def left_of_any(self, key: str, worker: Any) -> Left:
         """The same; where that worker had not begun it, another may have ended it before.
 
-        The result was lost there, and this one died before it could refuse to run it again.
+        The result was lost there, and this one died before it could refuse to run it again. Or
+        what was lost there was just its word that it does not run it.
         """
         left = await self.left_of(key, worker)
         if left.begun:
@@ -104,6 +110,8 @@ class Dead:
         if lost is None:
             return left
         before = await self.left_of(key, lost)
+        if before.begun is False and not before.forgets:
+            return before
         return Left(True, before.bodies, before.fate)
 
     async def lost_at(self, key: str) -> Any:
@@ -112,6 +120,21 @@ class Dead:
         with contextlib.suppress(Exception):  # the connection is going, or that is not allowed
             lost = await self._client.run_on_scheduler(lost_on, self._plugin, key)
         return Lost(*lost) if lost else None
+
+    async def left_of_forgotten(self, key: str) -> tuple[Left, Any]:
+        """The same, of a task that Dask has forgotten, and the `Lost` worker that had begun it."""
+        gone: list[list[Any]] = []
+        with contextlib.suppress(Exception):  # as above
+            gone = await self._client.run_on_scheduler(gone_since, self._plugin, key)
+        workers = [Lost(*each) for each in gone]
+        found = await asyncio.gather(*(self.left_of(key, worker) for worker in workers))
+        for left, worker in zip(found, workers, strict=True):
+            if left.begun:
+                return left, worker
+        for left, worker in zip(found, workers, strict=True):
+            if left.begun is None:  # and it may have
+                return left, worker
+        return Left(False), None
 
     async def _ask(self, worker: Any) -> tuple[str, bytes | None, str]:
         """Return who has answered, and what `begun_by` says; "" is said of no end of a process.

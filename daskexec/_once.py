@@ -27,7 +27,7 @@ from distributed import SchedulerPlugin
 from daskexec._marks import executor_of
 from daskexec._remote import BARRED, LOST
 
-__all__ = ["OncePlugin", "bar", "lost_on", "silence_of"]
+__all__ = ["OncePlugin", "bar", "gone_since", "known_of_lost", "lost_on", "silence_of"]
 
 #: Results that were lost, of which the scheduler knows where they were.
 _REMEMBERED = 10_000
@@ -53,6 +53,8 @@ class OncePlugin(SchedulerPlugin):
         self._scheduler: Any = None
         self._at: dict[str, Any] = {}  # where each result is that there is
         self.lost: dict[str, list[Any]] = {}  # where each was that was lost last
+        # Tasks that Dask forgot, with the workers of which one may have begun it.
+        self.forgotten: dict[str, dict[str, Any]] = {}
 
     async def start(self, scheduler: Any) -> None:
         """Begin."""
@@ -71,14 +73,19 @@ class OncePlugin(SchedulerPlugin):
         elif start == "memory" and key in self._at:
             worker, task = self._at.pop(key), self._scheduler.tasks.get(key)
             if finish == "released" and worker is not None and task is not None:
-                lost = [worker.address, str(worker.name), worker.nanny or ""]
-                lost += [worker.local_directory, worker.pid]
                 # Not twice: what was lost the second time was a worker's refusal to run it.
-                lost = (task.annotations or {}).get(LOST, lost)
+                lost = (task.annotations or {}).get(LOST, _described(worker))
                 task.annotations = {**(task.annotations or {}), LOST: lost}
                 self.lost[key] = lost
                 while len(self.lost) > _REMEMBERED:
                     del self.lost[next(iter(self.lost))]
+        elif start == "processing" and finish == "released" and self._is_ours(key):
+            task = self._scheduler.tasks.get(key)
+            if task is not None and task.who_wants:  # what it needs is lost
+                # With which one it was is not told here; the one that was lost has gone already.
+                self.forgotten[key] = dict(self._scheduler.workers)
+                while len(self.forgotten) > _REMEMBERED // 10:
+                    del self.forgotten[next(iter(self.forgotten))]
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """End with the client."""
@@ -90,10 +97,41 @@ class OncePlugin(SchedulerPlugin):
         return executor_of(key) == self.executor and not key.endswith(_PLAIN)
 
 
+def _described(worker: Any) -> list[Any]:
+    """Return what a `daskexec._dead.Lost` is made of."""
+    told = [worker.address, str(worker.name), worker.nanny or ""]
+    return [*told, worker.local_directory, worker.pid]
+
+
 def lost_on(plugin: str, key: str, dask_scheduler: Any = None) -> list[Any]:
     """Return the worker that a task had ended on, if its result was lost; on the scheduler."""
     found = dask_scheduler.plugins.get(plugin)
     return [] if found is None else list(found.lost.get(key, ()))
+
+
+def known_of_lost(
+    plugin: str, keys: list[str], dask_scheduler: Any = None
+) -> dict[str, list[Any]]:
+    """Return which tasks were with a worker that is lost, and where they had ended.
+
+    Runs on the scheduler. An empty list: the task has not ended, and its client is told anyway.
+    """
+    found, tasks = dask_scheduler.plugins.get(plugin), dask_scheduler.tasks
+    failed: dict[str, list[Any]] = {
+        key: [] for key in keys if key in tasks and tasks[key].state == "erred"
+    }
+    lost = {} if found is None else found.lost
+    return {**failed, **{key: list(lost[key]) for key in keys if key in lost}}
+
+
+def gone_since(plugin: str, key: str, dask_scheduler: Any = None) -> list[list[Any]]:
+    """Return the lost workers that may have begun a task that was forgotten; on the scheduler.
+
+    Those that were there then and are not now.
+    """
+    found, there = dask_scheduler.plugins.get(plugin), dask_scheduler.workers
+    then = {} if found is None else found.forgotten.get(key, {})
+    return [_described(one) for at, one in then.items() if there.get(at) is not one]
 
 
 def silence_of(worker: str, dask_scheduler: Any = None) -> float:

@@ -37,7 +37,7 @@ from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
 from daskexec._lifetimes import CUT, SLACK, fits
 from daskexec._link import GAVE_WAY
-from daskexec._marks import executor_of, mark_begun
+from daskexec._marks import executor_of, mark_begun, results_of
 from daskexec._pickling import load, running
 from daskexec._run import Run, failure_of, run_with_globals
 from daskexec._worker_end import before_end, lifetime_of, seconds_left
@@ -54,6 +54,7 @@ __all__ = [
     "has_initializer",
     "keep",
     "kill_child",
+    "outcome_of",
     "relieve",
     "run_task",
     "use_boards",
@@ -94,6 +95,8 @@ _FETCHED, _NEW = 30.0, 10.0
 _GIVES_WAY = 1.0
 #: Seconds between two looks of a doomed worker at whether it is free to end.
 _DOOMED_LOOK = 0.02
+#: Seconds between two looks at whether a task has ended that Dask has let go of.
+_OUTCOME_LOOK = 0.02
 #: What the claim on a task that may be begun once only is called, among Dask's events.
 CLAIM = "daskexec-begun-"
 
@@ -636,6 +639,21 @@ def withdraw(keys: list[str]) -> list[str]:
             else:
                 _bar(key)
     return begun
+
+
+async def outcome_of(key: str, dask_worker: Any = None) -> Outcome | None:
+    """Return what comes of a task that this process has begun, once it has ended.
+
+    For one that Dask has let go of, and of its result. None: what came of it is not known here.
+    """
+    with _lock:
+        watch = _under_way.get(key)
+    if watch is None:
+        left = results_of(dask_worker.local_directory, os.getpid(), key)
+        return Outcome("let go", left) if left else None
+    while not watch.run.over:
+        await asyncio.sleep(_OUTCOME_LOOK)
+    return watch.run.outcome()
 
 
 def abandon(keys: list[str]) -> None:

@@ -295,6 +295,9 @@ class Settler:
         if outcome.kind == "ran":
             self._results(task, outcome)
             self._ledger.again(task)  # what the worker has handed back
+        elif outcome.kind == "let go":
+            self._keep_left(task, outcome, *place_of(task.started), "Dask let go of its result")
+            self._ledger.again(task)
         elif outcome.kind == "initializer":
             assert isinstance(outcome.bodies[0], Failure)
             error = self._load_error(outcome.bodies[0])
@@ -304,6 +307,8 @@ class Settler:
             self._refused(task, outcome)
         elif outcome.kind == "withdrawn":
             self.withdrawn({key}, task)
+        elif outcome.kind == "missing" and self._ledger.begun(task) is not None:
+            self._adrift.append(task)  # by a worker that had these values, and has died
         elif outcome.kind == "missing":
             self.promises.missing(task, outcome)
         elif outcome.kind == "leaving":
@@ -372,7 +377,7 @@ class Settler:
         """Tell the policy the run times that are news; with the ledger's lock held.
 
         Of a task that goes on it is not known when its last call was over: the next outcome
-        tells of that time, too.
+        tells of that time, too. What a lost worker has left does not tell of any.
         """
         observe, seconds = self._ledger.policy.observe, outcome.seconds
         if task.mixed and isinstance(task.load, list):
@@ -383,7 +388,7 @@ class Settler:
             ):
                 if call.function is not None:  # else it is over
                     observe(call.function, each, 1, size_of(body))
-        elif not so_far and (news := outcome.first + outcome.count - task.seen) > 0:
+        elif seconds and not so_far and (news := outcome.first + outcome.count - task.seen) > 0:
             took = max(0.0, sum(seconds) - (0.0 if outcome.first else task.observed))
             task.observed += took
             task.seen += news

@@ -2,7 +2,7 @@
 
 Each large object is a Dask value of its own (`daskexec._placing`), on which a task depends. Dask
 forgets a task when the last copy of what it needs is lost with a worker, whether it had begun or
-not; it is sent again then, with new copies::
+not. It is found out then which (`daskexec._forgotten`); if not, it is sent with new copies::
 
     send ---> objects are brought to the workers ---> the task is sent ---> its end
                         ^                                    |
@@ -12,7 +12,7 @@ not; it is sent again then, with new copies::
 All of it runs on the client's loop, but what says otherwise.
 
 Names of Dask that are used here: ``Client.submit``, ``generation``, ``futures`` and
-``scheduler.who_has``; ``Future.key`` and ``release``; ``distributed.scheduler.KilledWorker``.
+``scheduler.who_has``; ``Future.key``.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
-
-from distributed.scheduler import KilledWorker
 
 from daskexec import _remote
 from daskexec._calls import Ticket
@@ -75,12 +73,11 @@ def submit(client: Any, sending: Sending, placed: Iterable[Any] = ()) -> Any:
 class _Need:
     """What is sent with large objects, while it is not done."""
 
-    __slots__ = ("generation", "losses", "placed", "sending")
+    __slots__ = ("generation", "placed", "sending")
 
     def __init__(self, sending: Sending, generation: int) -> None:
         self.sending, self.generation = sending, generation
         self.placed: list[Any] = []  # Dask's futures of the objects, of the last attempt
-        self.losses = 0  # attempts that Dask forgot, since a large object was lost
 
 
 class Owner(Protocol):
@@ -101,8 +98,8 @@ class Owner(Protocol):
     def supplied(self, sending: Sending, placed: Sequence[Any]) -> None:
         """Send a task: the large objects that it needs are there."""
 
-    def forgotten(self, key: str) -> None:
-        """Take note that Dask has forgotten a task, which will be sent again."""
+    async def forgotten(self, key: str) -> None:
+        """Have a task sent again that Dask has forgotten, if it was not begun."""
 
     def unsendable(self, key: str, error: BaseException) -> None:
         """Take note that a task cannot be sent."""
@@ -120,10 +117,6 @@ class Supplying:
     fetching : Fetching
         Knows for how long what fails is tried again.
     """
-
-    #: Times that a task is sent again because a large object that it needs was lost, where
-    #: it is not known whether the task had begun: as often as Dask's ``allowed-failures``.
-    LOSSES = 3
 
     def __init__(self, owner: Owner, client: Any, placing: Placing, fetching: Fetching) -> None:
         self._owner, self._client = owner, client
@@ -177,9 +170,8 @@ class Supplying:
         return sum(large in need.sending.large for need in self._needs.values())
 
     async def again(self, future: Any) -> bool:
-        """Send a task again that Dask forgot since a large object it needs was lost.
+        """Have a task sent again that Dask forgot since a large object it needs was lost.
 
-        The same ticket: a worker that finds on the board that the task had begun refuses it.
         False if there is another reason that Dask forgot it.
         """
         key = future.key
@@ -194,14 +186,5 @@ class Supplying:
         if not lost:
             return False
         self._placing.lost(lost)
-        self._owner.forgotten(key)
-        future.release()
-        while key in self._client.futures:  # or the next one would be born cancelled
-            await asyncio.sleep(0.001)
-        need.losses += 1
-        if need.sending.ticket.slot < 0 and need.losses > self.LOSSES:
-            nobody: Any = None
-            self._owner.unsendable(key, KilledWorker(key, nobody, self.LOSSES))
-        else:
-            self._spawn(need)
+        await self._owner.forgotten(key)
         return True

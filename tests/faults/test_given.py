@@ -8,8 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, wait
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from daskexec_testing import calls
 from daskexec_testing.gates import Gate, Gates, Journal, eventually, said
@@ -142,6 +145,20 @@ def _tell_when_stored(journal: Journal, release: Gate, size: int, _: bytes = b""
     return b"x" * size
 
 
+def _write_and_wait(journal: Journal, release: Gate, _: bytes) -> bytes:
+    _pid_then(journal, release, None)
+    return b"x" * 50_000  # too large to be told at once
+
+
+def _store(journal: Journal) -> bytes:
+    return _tell_when_stored(journal, Gate(journal.path), 50_000)
+
+
+def _key(future: Any) -> str:
+    """The key of the first attempt at a call."""
+    return str(future.key[:-4] + "0001")
+
+
 def _after(gate: Gate, size: int) -> bytes:
     gate.wait()
     return b"y" * size
@@ -186,6 +203,157 @@ def test_a_result_that_is_lost(
         assert isinstance(error, WorkerDied)
         assert "its result was too large" in error.reason
     assert journal.lines() == [str(pid), "stored"]
+
+
+def _with(executor: DaskExecutor, call: str) -> list[str]:
+    """The keys of all that is with the worker that a call is with, as the scheduler has it."""
+    there = executor._client.processing().values()
+    return next((list(keys) for keys in there if any(key.startswith(call) for key in keys)), [])
+
+
+@pytest.mark.parametrize("how", ["withdraw", "relieve"])
+def test_a_result_that_is_lost_is_not_taken_back(tmp_path: Path, gates: Gates, how: str) -> None:
+    """A call that had ended on a lost worker has begun, though no worker that is there says so.
+
+    Dask has put it behind a call of another worker, which has not begun it: asked to stop it, or
+    relieved of it, that one does not run it, but nor may it be run anew. What it came to is had
+    from what the lost worker has left, without waiting for the call that it is behind.
+    """
+    journal = gates.journal()
+    begun, release = [gates.gate(), gates.gate()], [gates.gate(), gates.gate()]
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tmp_path))
+        executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+        stack.callback(gates.open_all)
+        holds = [executor.submit(calls.hold, *each) for each in zip(begun, release, strict=True)]
+        for gate in begun:
+            gate.wait()
+        executor._dispatcher._settler.relieving = False  # it is done by hand below
+        future = executor.submit(_store, journal)
+        eventually(lambda: _with(executor, "_store-"), "a worker has the call")
+        ahead = next(i for i, hold in enumerate(holds) if _key(hold) in _with(executor, "_store-"))
+        pids = executor._client.run(os.getpid)
+        cluster.scheduler.send_signal(signal.SIGSTOP)  # or the result would be fetched at once
+        try:
+            release[ahead].open()
+            eventually(lambda: len(journal.lines()) == 2, "the call has ended")
+            (pid,) = {int(line) for line in journal.lines() if line != "stored"}
+            (other,) = (address for address, there in pids.items() if there != pid)
+            for process in (psutil.Process(pid).parent(), psutil.Process(pid)):
+                assert process is not None
+                process.kill()  # the nanny first: the worker is not started again
+            eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the worker is gone")
+        finally:
+            cluster.scheduler.send_signal(signal.SIGCONT)
+        eventually(lambda: len(_with(executor, _key(holds[1 - ahead]))) > 1, "it is queued again")
+        backend = executor._dispatcher.line().backend
+        (key,) = (key for key in executor._client.futures if key.startswith("_store-"))
+        if how == "withdraw":
+            assert backend.withdraw([key]).result(LIMIT) == set()
+        else:
+            answer = backend.relieve(_key(holds[1 - ahead]), other, [key]).result(LIMIT)
+            assert answer["barred"] == []
+        assert future.result(LIMIT) == b"x" * 50_000
+    assert len(journal.lines()) == 2
+
+
+def _hold_and_look_on(started: Gate, release: Gate, journal: Journal) -> None:
+    """Write a line when the worker has said that it does not run the call behind this one."""
+    from distributed import get_worker
+
+    worker = get_worker()
+
+    def refused() -> bool:
+        tasks = [task for key, task in worker.state.tasks.items() if key.startswith("note-")]
+        return any(task.state == "memory" for task in tasks) and not worker.batched_stream.buffer
+
+    def look() -> None:
+        eventually(refused)
+        journal.write("refused")
+
+    threading.Thread(target=look, daemon=True).start()
+    calls.hold(started, release)
+
+
+def test_a_refusal_that_is_lost(tmp_path: Path, gates: Gates) -> None:
+    """A call that a worker was told not to begin has not begun, though it is through with that.
+
+    It dies before its word of that has come here. To Dask that was a result, which is lost.
+    """
+    journal, told = gates.journal(), gates.journal("told")
+    begun, release = [gates.gate(), gates.gate()], [gates.gate(), gates.gate()]
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tmp_path))
+        executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+        stack.callback(gates.open_all)
+        holds = [
+            executor.submit(_hold_and_look_on, *each, told)
+            for each in zip(begun, release, strict=True)
+        ]
+        for gate in begun:
+            gate.wait()
+        executor._dispatcher._settler.relieving = False
+        future = executor.submit(calls.note, journal, 1)
+        eventually(lambda: _with(executor, "note-"), "a worker has the call")
+        ahead = next(i for i, hold in enumerate(holds) if _key(hold) in _with(executor, "note-"))
+        client = executor._client
+        (at,) = (at for at, keys in client.processing().items() if _key(future) in keys)
+        (pid,) = client.run(os.getpid, workers=[at]).values()
+        client.run(withdraw, [_key(future)], workers=[at])
+        cluster.scheduler.send_signal(signal.SIGSTOP)
+        try:
+            release[ahead].open()
+            eventually(told.lines, "the worker refuses it")
+            for process in (psutil.Process(pid).parent(), psutil.Process(pid)):
+                assert process is not None
+                process.kill()
+            eventually(lambda: not os.path.exists(f"/proc/{pid}"), "the worker is gone")
+        finally:
+            cluster.scheduler.send_signal(signal.SIGCONT)
+        release[1 - ahead].open()
+        assert future.result(LIMIT) == 1
+    assert journal.lines() == ["1"]
+
+
+def _hear_of_no_copies(dask_scheduler: Any) -> None:
+    """As long as that takes, where a worker has just fetched what a call of its needs."""
+    dask_scheduler.stream_handlers["add-keys"] = lambda **_: None
+
+
+@pytest.mark.parametrize("runner", ["lives", "dies"])
+def test_a_large_argument_is_lost_under_a_call(tmp_path: Path, gates: Gates, runner: str) -> None:
+    """Dask forgets a call if it knows of no worker with the argument; it may run all the same.
+
+    The worker that runs it has fetched the argument, and has told so. The word is on its way when
+    the other one dies. The call is not sent again, and what it comes to is not lost.
+    """
+    journal, release, large = gates.journal(), gates.gate(), os.urandom(2_000_000)
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tmp_path))
+        executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+        stack.callback(gates.open_all)
+        assert executor.submit(calls.length, large).result(LIMIT) == len(large)
+        client = executor._client
+        client.run_on_scheduler(_hear_of_no_copies)
+        pids = client.run(os.getpid)
+        ((holder,),) = (at for key, at in client.who_has().items() if key.startswith("large-"))
+        (other,) = (address for address in pids if address != holder)
+        there = executor.with_options(workers=other)
+        future = there.submit(_write_and_wait, journal, release, large)
+        eventually(lambda: journal.lines() and future.running())
+        (state,) = (state for key, state in client.futures.items() if key.startswith("_write_"))
+        os.kill(pids[holder], signal.SIGKILL)
+        eventually(lambda: state.status == "cancelled", "Dask forgets the call")
+        if runner == "dies":
+            os.kill(pids[other], signal.SIGKILL)
+            error = future.exception(LIMIT)
+            assert isinstance(error, WorkerDied)
+            assert "SIGKILL" in error.reason
+        else:
+            release.open()
+            assert future.result(LIMIT) == b"x" * 50_000
+        assert executor.submit(calls.length, large).result(LIMIT) == len(large)
+    assert journal.lines() == [str(pids[other])]
 
 
 @pytest.mark.parametrize("used", [False, True])

@@ -53,6 +53,7 @@ FLOORS = {
     "_recording": 4,
     "_remote": 4,
     "_asking": 5,
+    "_forgotten": 5,
     "_backend": 5,
     "_bringing": 5,
     "_dead": 5,

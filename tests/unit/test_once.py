@@ -9,7 +9,7 @@ from typing import Any
 
 from daskexec._asking import Asking
 from daskexec._dead import Dead, Left, Lost
-from daskexec._once import OncePlugin, lost_on, silence_of
+from daskexec._once import OncePlugin, gone_since, lost_on, silence_of
 from daskexec._remote import LOST
 
 EXECUTOR = "ab" * 10
@@ -23,7 +23,7 @@ def _scheduler(*keys: str) -> Any:
     other = SimpleNamespace(
         address="tcp://h:3", name="v", nanny="tcp://h:4", local_directory="/e", pid=8
     )
-    tasks = {key: SimpleNamespace(suspicious=0, annotations=None) for key in keys}
+    tasks = {key: SimpleNamespace(suspicious=0, annotations=None, who_wants=set()) for key in keys}
     return SimpleNamespace(
         allowed_failures=3,
         tasks=tasks,
@@ -71,6 +71,45 @@ def test_where_it_was_lost_first_is_what_counts() -> None:
     assert scheduler.tasks[KEY].annotations[LOST][0] == "tcp://h:1"
 
 
+def test_who_may_have_begun_what_is_forgotten() -> None:
+    """One that was there when Dask forgot it for what it needs; asked for those that have gone."""
+    scheduler = _scheduler(KEY)
+    plugin = _plugin(scheduler)
+    plugin.transition(KEY, "processing", "released")  # somebody cancels it
+    assert not plugin.forgotten
+    scheduler.tasks[KEY].who_wants = {"client"}
+    plugin.transition(KEY, "processing", "released")
+    assert gone_since(plugin.name, KEY, scheduler) == []
+    del scheduler.workers["tcp://h:1"]
+    assert gone_since(plugin.name, KEY, scheduler) == [["tcp://h:1", "w", "tcp://h:2", "/d", 7]]
+    assert gone_since(plugin.name, "other", scheduler) == []
+
+
+def test_what_is_left_of_what_is_forgotten() -> None:
+    """By the one that had begun it; else by one of which nobody knows; else it has not begun."""
+
+    class Asked(Dead):
+        async def left_of(self, key: str, worker: Any) -> Left:
+            begun = {"yes": True, "no": False, "unknown": None}
+            return Left(begun[worker.name])
+
+    def left(*names: str) -> tuple[bool | None, Any]:
+        class Client:
+            async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+                return [["tcp://h:1", name, "", "/d", 7] for name in names]
+
+        client: Any = Client()
+        left, worker = asyncio.run(
+            Asked(client, Asking(client, True), "plugin").left_of_forgotten(KEY)
+        )
+        return left.begun, worker and worker.name
+
+    assert left("no", "unknown", "yes") == (True, "yes")
+    assert left("no", "unknown") == (None, "unknown")
+    assert left("no") == (False, None)
+    assert left() == (False, None)
+
+
 def test_ended_elsewhere_before() -> None:
     """What a dead worker had not begun counts as begun if it had ended on another before."""
 
@@ -86,6 +125,26 @@ def test_ended_elsewhere_before() -> None:
     left = asyncio.run(dead.left_of_any(KEY, "second"))
     assert left == Left(True, [b"result"], "it fell")
     assert Lost("a", "b", "c", "d", 1).name == "b"
+
+
+def test_what_was_lost_was_no_result() -> None:
+    """A worker's word that it does not run a task: the task has not begun, if that is known."""
+
+    def left(forgets: bool) -> bool | None:
+        class Asked(Dead):
+            async def left_of(self, key: str, worker: Any) -> Left:
+                return Left(False, forgets=forgets)
+
+        class Client:
+            async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+                return ["tcp://h:1", "w", "tcp://h:2", "/d", 7]
+
+        client: Any = Client()
+        dead = Asked(client, Asking(client, True), "plugin")
+        return asyncio.run(dead.left_of_any(KEY, "second")).begun
+
+    assert left(forgets=False) is False
+    assert left(forgets=True) is True
 
 
 def test_a_removal_for_silence_is_known() -> None:

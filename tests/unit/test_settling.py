@@ -292,6 +292,16 @@ def test_what_a_worker_that_lives_has_begun_is_waited_for(board: Board) -> None:
     assert settled.futures[0].result(0) == 0
 
 
+def test_what_misses_a_value_is_not_begun_again(board: Board) -> None:
+    """Where it had begun on a worker that had the value, and has died."""
+    settled = OnBoard(board, 1, _dead_process(), [dump(0)])
+    missing = Outcome("missing", [b"value"], count=0)
+    settled.settler._handle(Done(settled.task.key, missing))
+    settled.settler._find_adrift()
+    assert settled.futures[0].result(0) == 0
+    assert settled.ledger.queued == 0
+
+
 def test_a_result_that_has_not_outlived_its_worker(board: Board) -> None:
     """Its call fails and says so; those behind it, which had begun, are not begun again."""
     settled = OnBoard(board, 1, _dead_process(), [bytes(SPOOLED + 1)])
@@ -300,3 +310,19 @@ def test_a_result_that_has_not_outlived_its_worker(board: Board) -> None:
     with pytest.raises(WorkerDied, match="too large"):
         settled.futures[0].result(0)
     assert settled.ledger.queued == 0
+
+
+def test_what_is_left_of_a_task_that_dask_has_let_go_of() -> None:
+    """It settles what it tells of, teaches no run times, and the rest was not begun."""
+    settled = Settled(8)
+    members = len(settled.task.load)
+    assert members > 2
+    mean = settled.known(abs).mean
+    left = Outcome("let go", [dump(0), None])
+    settled.settler._handle(Done(settled.task.key, left))
+    assert settled.futures[0].result(0) == 0
+    with pytest.raises(WorkerDied, match="too large"):
+        settled.futures[1].result(0)
+    assert not any(future.done() for future in settled.futures[2:])
+    assert settled.ledger.queued == 8 - 2
+    assert settled.known(abs).mean == mean

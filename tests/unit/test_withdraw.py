@@ -9,6 +9,7 @@ from unittest import mock
 
 from daskexec import _remote
 from daskexec._backend import DaskBackend
+from daskexec._calls import Outcome
 from daskexec._remote import relieve
 
 
@@ -40,11 +41,13 @@ def test_a_worker_that_joins_later() -> None:
     """Dask may move there what waits behind a slow task: it is told not to begin it."""
 
     class Slow(Scheduler):
-        tasks: ClassVar[Any] = {"a": SimpleNamespace(annotations=None)}
+        tasks: ClassVar[Any] = {"a": SimpleNamespace(annotations=None, state="processing")}
+        plugins: ClassVar[Any] = {}
 
         async def run(self, function: Any, *args: Any, **more: Any) -> Any:
             if function is relieve:
-                return {"first": {"begun": None, "outcome": None, "barred": ["a", "gone"]}}
+                barred = ["a", "forgotten", "told"]
+                return {"first": {"begun": None, "outcome": None, "barred": barred}}
             assert self.tasks["a"].annotations, "before workers are asked, of which one may join"
             return await super().run(function, *args, **more)
 
@@ -54,8 +57,10 @@ def test_a_worker_that_joins_later() -> None:
     async def main() -> None:
         client = Slow({"first": []})
         backend = DaskBackend(client, "executor", lambda _: None)
-        backend._futures.update(a=SimpleNamespace(status="pending"))
-        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a"]
+        future = SimpleNamespace(status="pending")
+        backend._futures.update(a=future, forgotten=future)  # the other one has just been settled
+        answer = await backend._relieve("slow", "first", ["a", "forgotten", "told"])
+        assert answer["barred"] == ["a", "forgotten"]
 
     asyncio.run(main())
     there = SimpleNamespace(state=SimpleNamespace(tasks=Slow.tasks))
@@ -145,3 +150,57 @@ def test_a_worker_that_cannot_be_asked() -> None:
         assert await backend._asking.begun(["a", "b"]) == {"a", "b"}
 
     asyncio.run(main())
+
+
+def test_what_a_lost_worker_had_begun() -> None:
+    """It cannot be asked, but the scheduler knows: what has ended there is settled by that."""
+    plugin = SimpleNamespace(lost={"b": ["tcp://h:1", "w", "", "/d", 7]})
+
+    class Losing(Scheduler):
+        tasks: ClassVar[Any] = {
+            "a": SimpleNamespace(state="erred"),
+            "b": SimpleNamespace(state="processing"),  # on another worker
+            "c": SimpleNamespace(state="processing"),
+        }
+
+        async def run_on_scheduler(self, function: Any, name: str, keys: Any) -> Any:
+            there = SimpleNamespace(plugins={name: plugin}, tasks=self.tasks)
+            return function(name, keys, dask_scheduler=there)
+
+    async def main() -> None:
+        client = Losing({"first": []})
+        backend = DaskBackend(client, "executor", lambda _: None)
+        future = SimpleNamespace(status="pending")
+        backend._futures.update(dict.fromkeys("abc", future))
+        killed = mock.AsyncMock()
+        with mock.patch.object(backend, "_report_killed", killed):
+            assert await backend._withdraw(["a", "b", "c"]) == {"c"}
+            await asyncio.sleep(0)
+        ((key, error),) = (call.args for call in killed.await_args_list)
+        assert (key, error.last_worker.pid) == ("b", 7)
+        assert backend._futures == {"a": future}  # Dask says itself that it failed
+
+    asyncio.run(main())
+
+
+def test_what_misses_a_value_may_run_all_the_same() -> None:
+    """On a worker that had fetched the value: then that is waited for; else the value is made."""
+
+    class Running(Scheduler):
+        async def run(self, function: Any, key: Any, *, on_error: str, workers: Any = None) -> Any:
+            if function is _remote.outcome_of:
+                return {"first": Outcome("ran", [b"1"])}
+            return await super().run(function, key, on_error=on_error, workers=workers)
+
+    async def main(begun: list[str]) -> Any:
+        reports: list[Any] = []
+        backend = DaskBackend(Running({"first": begun}), "executor", reports.append, once=False)
+        future: Any = SimpleNamespace(key="a", status="finished", release=lambda: None)
+        backend._futures["a"] = future
+        backend.deliver(future, Outcome("missing", [b"value"], count=0))
+        await asyncio.gather(*backend._tasks)
+        (done,) = reports
+        return done.key, done.outcome.kind
+
+    assert asyncio.run(main(["a"])) == ("a", "ran")
+    assert asyncio.run(main([])) == ("a", "missing")
