@@ -351,11 +351,12 @@ class Programs(RuleBasedStateMachine):
         self.maps = [] if cancel else [each for each in self.maps if not each[2]]
 
     def waiting(self) -> list[Pair]:
-        """Return what waits for a worker, on one or the other."""
+        """Return what waits for a worker, on one or the other, be it cancelled already."""
         return [
             pair
             for pair in self.pairs
-            if not pair.held and not (pair.dask.done() and pair.threads.done())
+            if not pair.held
+            and (pair.threads.cancelled() or not (pair.dask.done() and pair.threads.done()))
         ]
 
     def forget(self, waiting: list[Pair]) -> None:
