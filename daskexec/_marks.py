@@ -169,8 +169,8 @@ async def begun_by(
     return content[_HEAD.size : _HEAD.size + count * WIDTH], said
 
 
-def results_of(local_directory: str, pid: int, key: str) -> list[Any] | None:
-    """Return the results that a dead worker has left of a task: see `Board.recover`.
+def results_of(local_directory: str, pid: int, keys: list[str]) -> list[list[Any]] | None:
+    """Return the results that a dead worker has left of each of some tasks: see `Board.recover`.
 
     None: the files are gone.
     """
@@ -179,7 +179,7 @@ def results_of(local_directory: str, pid: int, key: str) -> list[Any] | None:
     except OSError:
         return None
     try:
-        return board.recover(*_place_of(key), pid)
+        return board.recover_all([_place_of(key) for key in keys], pid)
     finally:
         board.close()
 

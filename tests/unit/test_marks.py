@@ -61,14 +61,15 @@ def test_results_are_told(worker: Worker) -> None:
         for index in range(number + 1):
             leave(index, dump((number, index)))
     pid = os.getpid()
-    assert results_of(worker.local_directory, pid, _key(1)) == [dump((1, 0)), dump((1, 1))]
-    assert results_of(worker.local_directory, pid, _key(3)) == []
+    of_two = [[dump((number, index)) for index in range(number + 1)] for number in (2, 1)]
+    keys = [_key(2), _key(1), _key(3)]
+    assert results_of(worker.local_directory, pid, keys) == [*of_two, []]
 
 
 def test_nothing_is_there(worker: Worker) -> None:
     """Where nothing was left it is not known what was begun."""
     assert _begun(worker) == (None, "")
-    assert results_of(worker.local_directory, os.getpid(), _key(1)) is None
+    assert results_of(worker.local_directory, os.getpid(), [_key(1)]) is None
 
 
 def test_it_goes_with_the_worker(worker: Worker, tmp_path: Path) -> None:
