@@ -630,11 +630,18 @@ class DaskBackend:
 
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answer = await self._asking.relieve(key, worker, waiting)
+        # Of the others it is being reported what became of them.
+        answer["barred"] = [barred for barred in answer["barred"] if self._is_open(barred)]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.
             self._drop(barred)
         return answer
+
+    def _is_open(self, key: str) -> bool:
+        """Tell whether nothing has become of a task yet."""
+        future = self._futures.get(key)
+        return key in self._supplying if future is None else future.status != "error"
 
     def _lose(self) -> None:
         if self._lost or self._closed:

@@ -44,7 +44,8 @@ def test_a_worker_that_joins_later() -> None:
 
         async def run(self, function: Any, *args: Any, **more: Any) -> Any:
             if function is relieve:
-                return {"first": {"begun": None, "outcome": None, "barred": ["a", "gone"]}}
+                barred = ["a", "gone", "lost"]
+                return {"first": {"begun": None, "outcome": None, "barred": barred}}
             assert self.tasks["a"].annotations, "before workers are asked, of which one may join"
             return await super().run(function, *args, **more)
 
@@ -54,7 +55,11 @@ def test_a_worker_that_joins_later() -> None:
     async def main() -> None:
         client = Slow({"first": []})
         backend = DaskBackend(client, "executor", lambda _: None)
-        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a", "gone"]
+        lost = SimpleNamespace(status="error")
+        backend._futures.update(a=SimpleNamespace(status="pending"), lost=lost)
+        # What became of the others is being reported.
+        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a"]
+        assert backend._futures == {"lost": lost}
 
     asyncio.run(main())
     there = SimpleNamespace(state=SimpleNamespace(tasks=Slow.tasks))
