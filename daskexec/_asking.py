@@ -139,12 +139,15 @@ class Asking:
         if isinstance(said, BaseException):
             raise said
         answer: dict[str, Any] = said
-        if answer["barred"]:
-            # Or workers that join later may be given them, and run them.
-            if self._once:
-                with contextlib.suppress(Exception):  # the connection is going, or not allowed
-                    await self._client.run_on_scheduler(bar, answer["barred"])
-            # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
-            begun = await self.begun(answer["barred"])
-            answer["barred"] = [barred for barred in answer["barred"] if barred not in begun]
+        barred, elsewhere = answer["barred"], list(answer["barred"])
+        if barred and self._once:
+            # Or workers that are given them later, also those that join, would run them.
+            with contextlib.suppress(Exception):  # the connection is going, or not allowed
+                still = await self._client.run_on_scheduler(bar, barred, worker)
+                elsewhere = [one for one in barred if one not in still]
+        if elsewhere:
+            # Barred wherever Dask may move them, or has: one of these workers may be stopped, and
+            # its answer is waited for.
+            begun = await self.begun(elsewhere)
+            answer["barred"] = [one for one in barred if one not in begun]
         return answer
