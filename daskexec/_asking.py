@@ -150,15 +150,18 @@ class Asking:
     async def relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         """Take from a worker what waits behind a slow task: see `daskexec._remote.relieve`.
 
-        "barred" are the tasks that it will not begin, nor a worker that joins later; another may
-        have.
+        "barred" are the tasks that it will not begin, nor a worker that is given them later;
+        "elsewhere" those of them that another may have, as far as the scheduler knows.
         """
         said = (await self.ask(_remote.relieve, key, waiting, workers=[worker]))[worker]
         if isinstance(said, BaseException):
             raise said
         answer: dict[str, Any] = said
-        if answer["barred"] and self._once:
-            # Or workers that join later may be given them, and run them.
+        barred = answer["barred"]
+        answer["elsewhere"] = list(barred)
+        if barred and self._once:
+            # Or workers that are given them later, also those that join, would run them.
             with contextlib.suppress(Exception):  # the connection is going, or not allowed
-                await self._client.run_on_scheduler(bar, answer["barred"])
+                still = await self._client.run_on_scheduler(bar, barred, worker)
+                answer["elsewhere"] = [one for one in barred if one not in still]
         return answer

@@ -635,7 +635,8 @@ class DaskBackend:
         if not keys:
             return unsent
         try:
-            begun = await self._begun(keys)
+            begun = await self._asking.begun(keys)
+            begun |= await self._begun_by_lost([key for key in keys if key not in begun])
         except OSError:
             return unsent  # the scheduler cannot be asked: any of the others may have begun
         stopped = {}
@@ -653,11 +654,6 @@ class DaskBackend:
         """Tell whether a task has not failed; what was on a worker that has died has."""
         future = self._futures.get(key)
         return future is not None and future.status != "error"
-
-    async def _begun(self, keys: list[str]) -> set[str]:
-        """Return which of these tasks a worker has begun, or may have; they begin no others."""
-        begun = await self._asking.begun(keys)
-        return begun.union(await self._begun_by_lost([key for key in keys if key not in begun]))
 
     async def _begun_by_lost(self, keys: list[str]) -> set[str]:
         """Return which of these tasks a worker may have begun that cannot be asked any more.
@@ -677,15 +673,12 @@ class DaskBackend:
 
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:
         answer = await self._asking.relieve(key, worker, waiting)
-        if answer["barred"]:
-            # Barred wherever Dask may move them, should the worker die; or has it died meanwhile?
-            begun = await self._begun(answer["barred"])
-            # What is not ours any more has failed, or ended, and that is on its way.
-            answer["barred"] = [
-                barred
-                for barred in answer["barred"]
-                if barred not in begun and self._is_pending(barred)
-            ]
+        barred, elsewhere = answer["barred"], answer.pop("elsewhere")
+        # One of the workers that are asked may be stopped, and its answer is waited for.
+        begun = await self._asking.begun(elsewhere) if elsewhere else set()
+        begun |= await self._begun_by_lost([key for key in barred if key not in begun])
+        # Of what is not pending it is being reported what became of it.
+        answer["barred"] = [key for key in barred if key not in begun and self._is_pending(key)]
         for barred in answer["barred"]:
             # Not cancelled: while it stands in the queue there, Dask puts no other task behind
             # the slow one. It ends as soon as the worker gets to it.

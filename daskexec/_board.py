@@ -36,7 +36,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,15 +291,22 @@ class Board:
         None stands for a result that was too large to be left, or has not been kept: the call
         that the process was running is the one behind the last of them.
         """
-        found: dict[int, Any] = {}
+        return self.recover_all([(slot, turn)], pid)[0]
+
+    def recover_all(self, tasks: Sequence[tuple[int, int]], pid: int) -> list[list[Any]]:
+        """Return that of several tasks, by slot and turn; what was left is read once."""
+        found: dict[tuple[int, int], dict[int, Any]] = {task: {} for task in tasks}
         for number in (0, 1):
             try:
                 with open(self._spool_path(pid, number), "rb") as file:
-                    _search(file.read(), slot, turn, found)
+                    _search(file.read(), found)
             except OSError:
                 continue
         # Those that are not found among the others were in a file that was begun anew since.
-        return [found.get(index) for index in range(max(found, default=-1) + 1)]
+        return [
+            [found[task].get(index) for index in range(max(found[task], default=-1) + 1)]
+            for task in tasks
+        ]
 
     def turn(self, slot: int) -> int:
         """Return how often the slot was handed out."""
@@ -374,7 +381,7 @@ def _mapped(path: str, size: int, *, create: bool) -> mmap.mmap:
         os.close(fd)
 
 
-def _search(spool: bytes, slot: int, turn: int, found: dict[int, Any]) -> None:
+def _search(spool: bytes, found: dict[tuple[int, int], dict[int, Any]]) -> None:
     used, room = _LENGTH.unpack_from(spool)[0], _PAGE
     while room < min(used, len(spool)):
         place, length = room + _LENGTH.size, _LENGTH.unpack_from(spool, room)[0]
@@ -382,15 +389,16 @@ def _search(spool: bytes, slot: int, turn: int, found: dict[int, Any]) -> None:
             return
         room += length
         while place + _RECORD.size <= min(room, len(spool)):
-            a_slot, a_turn, index, size, kind = _RECORD.unpack_from(spool, place)
+            slot, turn, index, size, kind = _RECORD.unpack_from(spool, place)
             if not kind:
                 break
             place += _RECORD.size
-            if (a_slot, a_turn) == (slot, turn):
+            results = found.get((slot, turn))
+            if results is not None:
                 body = spool[place : place + size]
                 if kind == PLAIN_KIND:
                     body = pickle.dumps(marshal.loads(body), 5)
-                found[index] = (
+                results[index] = (
                     None if kind == _TOO_LARGE else pickle.loads(body) if kind == _OBJECT else body
                 )
             place += size

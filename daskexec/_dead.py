@@ -72,6 +72,8 @@ class Dead:
     def __init__(self, client: Any, asking: Asking, plugin: str) -> None:
         self._client, self._asking, self._plugin = client, asking, plugin
         self._answers: dict[str, asyncio.Task[tuple[str, bytes | None, str]]] = {}
+        # By worker: the tasks whose results are about to be asked for, and that question.
+        self._batches: dict[str, tuple[list[str], asyncio.Task[dict[str, Any]]]] = {}
 
     async def left_of(self, key: str, worker: Any) -> Left:
         """Return what a lost worker has left of a task."""
@@ -85,12 +87,29 @@ class Dead:
         if left is None or not _marks.is_in(left, key):
             forgets = left is None or len(left) >= _marks.ENTRIES * _marks.WIDTH
             return Left(None if left is None else False, None, fate, forgets)
-        bodies = None
+        return Left(True, await self._results_of(key, worker, who), fate)
+
+    async def _results_of(self, key: str, worker: Any, who: str) -> list[Any] | None:
+        """Return the results that a lost worker has left of a task, None if that is not known."""
+        if worker.address not in self._batches:
+            keys: list[str] = []
+            asking = asyncio.create_task(self._ask_results(keys, worker, who))
+            self._batches[worker.address] = keys, asking
+        keys, asking = self._batches[worker.address]
+        keys.append(key)
+        return (await asking).get(key)
+
+    async def _ask_results(
+        self, keys: list[str], worker: Any, who: str
+    ) -> dict[str, list[Any] | None]:
+        await asyncio.sleep(0)  # tasks that were lost at the same time come along
+        del self._batches[worker.address]
         try:
-            bodies = await self._run(who, _marks.results_of, worker, key)
+            found = await self._run(who, _marks.results_of, worker, keys)
         except Exception as exc:  # it is gone, too, or going
             _LOG.info("%s does not say what %s has left: %r", who, worker.address, exc)
-        return Left(True, bodies, fate)
+            return {}
+        return dict(zip(keys, found or [], strict=False))
 
     async def failed(self, key: str, error: KilledWorker) -> Failed:
         """Return what to report of a task that was lost with its worker."""

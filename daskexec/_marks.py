@@ -31,7 +31,8 @@ import psutil
 from daskexec._board import Board, Leave
 
 __all__ = [
-    "Trail", "begun_by", "executor_of", "is_in", "mark_begun", "number_of", "results_of",
+    "Trail", "begun_by", "executor_of", "is_in", "keep_left", "mark_begun", "number_of",
+    "results_of",
 ]  # fmt: skip
 
 #: Tasks that are remembered, and the bytes that each takes: the number at the end of its key.
@@ -52,13 +53,14 @@ class Marks:
 
     def __init__(self, local_directory: str) -> None:
         folder = _folder(local_directory)
+        self.lasting = [False]  # whether they are to outlive a good end of this process, too
         self._map: mmap.mmap | None = None
         self.board: Board | None = None
         self._count = 0
         with contextlib.suppress(OSError):  # disk full, say: then nothing is known
             _remove_stale(folder.parent)
             folder.mkdir(mode=0o700)
-            util.Finalize(self, shutil.rmtree, (str(folder), True), exitpriority=0)
+            util.Finalize(self, _put_away, (str(folder), self.lasting), exitpriority=0)
             fd = os.open(folder / "begun", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
             try:
                 if hasattr(os, "posix_fallocate"):
@@ -122,6 +124,21 @@ def mark_begun(worker: Any, key: str) -> Trail | None:
     return None if marks.board is None else Trail(marks.board, key)
 
 
+def keep_left(worker: Any, lasting: bool) -> None:
+    """Have what a worker leaves outlive it, or not, if its process ends in good order.
+
+    One that was removed for its silence ends so when it goes on; it is asked for all the same.
+    """
+    marks = _marks.get(worker)
+    if marks is not None:
+        marks.lasting[0] = lasting
+
+
+def _put_away(folder: str, lasting: list[bool]) -> None:
+    if not lasting[0]:  # else it is removed when it is stale
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def is_in(left: bytes, key: str) -> bool:
     """Tell whether the task of this key is among those that `begun_by` has returned."""
     number = number_of(key)
@@ -152,8 +169,8 @@ async def begun_by(
     return content[_HEAD.size : _HEAD.size + count * WIDTH], said
 
 
-def results_of(local_directory: str, pid: int, key: str) -> list[Any] | None:
-    """Return the results that a dead worker has left of a task: see `Board.recover`.
+def results_of(local_directory: str, pid: int, keys: list[str]) -> list[list[Any]] | None:
+    """Return the results that a dead worker has left of each of some tasks: see `Board.recover`.
 
     None: the files are gone.
     """
@@ -162,7 +179,7 @@ def results_of(local_directory: str, pid: int, key: str) -> list[Any] | None:
     except OSError:
         return None
     try:
-        return board.recover(*_place_of(key), pid)
+        return board.recover_all([_place_of(key) for key in keys], pid)
     finally:
         board.close()
 

@@ -145,9 +145,16 @@ def silence_of(worker: str, dask_scheduler: Any = None) -> float:
     return 0.0
 
 
-def bar(keys: list[str], dask_scheduler: Any = None) -> None:
-    """Have no worker begin some tasks that gets them from now on; on the scheduler."""
+def bar(keys: list[str], worker: str, dask_scheduler: Any = None) -> list[str]:
+    """Have no worker begin some tasks that gets them from now on; on the scheduler.
+
+    Returns those that are with this one: no other has them, unless it is told so of that.
+    """
+    there = []
     for key in keys:
         task = dask_scheduler.tasks.get(key)
         if task is not None:
             task.annotations = {**(task.annotations or {}), BARRED: True}
+            if getattr(task.processing_on, "address", "") == worker:
+                there.append(key)
+    return there

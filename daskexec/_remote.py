@@ -33,6 +33,7 @@ from distributed import Status, Worker, WorkerPlugin, get_worker
 
 from daskexec._board import DECLINED, FINISHED, INITIALIZING, RUNNING, Board, path_in
 from daskexec._calls import Outcome, Ticket
+from daskexec._contact import Contact, Heeding, contact_of
 from daskexec._failures import Failure
 from daskexec._frames import Frames, load_result
 from daskexec._lifetimes import CUT, SLACK, fits
@@ -155,8 +156,13 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
     if run.missing:
         return Outcome("missing", [key.encode() for key in run.missing], count=0)
     watch = _Watch(worker, run)
-    if ticket.once and ticket.slot < 0 and not _ask(worker, _claim(worker, ticket.key)):
-        return Outcome("refused", [], detail=RUNNING)
+    if ticket.once and ticket.slot < 0:
+        with _lock:
+            contact = contact_of(worker)
+        if not contact.has(ticket.key):
+            return Outcome("withdrawn", [])
+        if not _ask(worker, _claim(worker, ticket.key)):
+            return Outcome("refused", [], detail=RUNNING)
     try:
         board = _board_of(ticket)
     except FileNotFoundError:  # its executor has ended
@@ -166,12 +172,14 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
         if refusal.kind == "leaving" or (refusal.kind == "withdrawn" and refusal.detail):
             _refuse_slowly(worker)
         return refusal
-    run.place = (worker.address, str(worker.name), platform.node())
-    watch.start()
-    running.give_thread_back = run.give_thread_back
-    running.executor = running.within = ticket.home
-    running.given = run.value_of
     try:
+        if watch.contact is not None and not watch.contact.has(ticket.key):
+            return Outcome("withdrawn", [])  # it was given to another worker
+        run.place = (worker.address, str(worker.name), platform.node())
+        watch.start()
+        running.give_thread_back = run.give_thread_back
+        running.executor = running.within = ticket.home
+        running.given = run.value_of
         if ticket.has_initializer:
             failure = _initialize(ticket)
             if failure is not None:
@@ -180,7 +188,7 @@ def run_task(ticket: Ticket, *needed: Frames | Outcome) -> Outcome:
                 board.mark(ticket.slot, RUNNING)
         if ticket.announced:
             _announce(watch)
-        run.run(board if board is not None else watch.trail)
+        run.run(board if watch.contact is None else Heeding(watch.contact, run, watch.trail))
         if board is not None:
             board.mark(ticket.slot, FINISHED)
         outcome = run.outcome()
@@ -243,6 +251,7 @@ def _begin(watch: _Watch, board: Board | None) -> Outcome | None:
             return Outcome("withdrawn", [], detail=_DOOMED)
         else:
             watch.trail = mark_begun(watch.worker, key)
+            watch.contact = contact_of(watch.worker)
         _begun[key] = None
         if len(_begun) > _REMEMBERED:
             _begun.popitem(last=False)
@@ -422,6 +431,7 @@ class _Watch:
     def __init__(self, worker: Any, run: Run) -> None:
         self.worker, self.run = worker, run
         self.trail: Any = None  # where results are left, on a cluster that was given
+        self.contact: Contact | None = None  # with the scheduler of one
         self.told = 0  # results that were told of while it runs
         self.told_at = run.started  # or looked at for that, last
         self.seen = 0  # results that there were when the running call began, as far as known
@@ -649,8 +659,8 @@ async def outcome_of(key: str, dask_worker: Any = None) -> Outcome | None:
     with _lock:
         watch = _under_way.get(key)
     if watch is None:
-        left = results_of(dask_worker.local_directory, os.getpid(), key)
-        return Outcome("let go", left) if left else None
+        left = results_of(dask_worker.local_directory, os.getpid(), [key])
+        return Outcome("let go", left[0]) if left and left[0] else None
     while not watch.run.over:
         await asyncio.sleep(_OUTCOME_LOOK)
     return watch.run.outcome()

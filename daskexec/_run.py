@@ -22,16 +22,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import distributed
 
-from daskexec._board import PLAIN_KIND, Board, Leave
+from daskexec._board import PLAIN_KIND, Leave
 from daskexec._calls import Body, Load, Outcome, Ticket, size_of
 from daskexec._capture import capturing
 from daskexec._failures import Failure, is_of_missing_code
 from daskexec._frames import Frames, dump_result, load_again, load_referring
-from daskexec._marks import Trail
 from daskexec._pickling import PLAIN, PROTOCOL, dump, load, main_globals, running
 
 __all__ = ["Run", "failure_of", "forget_functions", "run_with_globals"]
@@ -49,6 +48,13 @@ _functions: OrderedDict[bytes, Any] = OrderedDict()  # that last, by their pickl
 
 class _Pickled(bytes):
     """A pickled value among plain ones."""
+
+
+class Trails(Protocol):
+    """Where the results of tasks are left: a `Board`, or what stands for one."""
+
+    def trail(self, slot: int, turn: int, calls: int) -> Leave:
+        """Return ``leave(index, result, kind=...)`` for one task of so many calls."""
 
 
 class Run:
@@ -112,7 +118,7 @@ class Run:
         """Return the value of an earlier call: an object of the caller's own."""
         return load_again(self._given[key])
 
-    def run(self, board: Board | Trail | None) -> None:
+    def run(self, board: Trails | None) -> None:
         """Run the calls until none is left to do; leave what they come to on the board."""
         leave = None
         if board is not None:

@@ -118,26 +118,31 @@ class Supervision:
         """
         if self._clock() - self._heard >= self.warn_after:
             return  # nothing comes from anybody: see `look`
+        new = self._to_say(workers, self.warn_after)
+        if new:
+            say(_of_mute(new))
+
+    def _to_say(self, mute: list[dict[str, Any]], patience: float) -> list[dict[str, Any]]:
+        """Return those of the mute workers of which it is time to say so, now or again."""
         before, self._mute_next = self._mute_next, {}
         new = []
-        for worker in workers:
-            seconds, due = worker["mute"], before.get(worker["address"], self.warn_after)
+        for worker in mute:
+            seconds, due = worker["mute"], before.get(worker["address"], patience)
             if seconds >= due:
                 new.append(worker)
                 due = seconds + min(seconds, 3600.0)
             self._mute_next[worker["address"]] = due
-        if new:
-            say(_of_mute(new, max(worker["mute"] for worker in new)))
+        return new
 
     def _judge(self, there: list[dict[str, Any]], quiet: float) -> None:
         # Workers give a sign once a second or more often, and more rarely where there are many.
         patience = max(self.warn_after, 2.0 + len(there) / 50)
         mute = [w for w in there if w["mute"] >= patience]
+        new = self._to_say(mute, patience)
         paused = [w for w in there if w["paused"]]
-        if mute:
-            names = _names(mute)
-            self._warn(quiet, names, _of_mute(mute, max(w["mute"] for w in mute)))
-        elif paused and len(paused) == len(there):
+        if new:
+            self._warn(quiet, _names(new), _of_mute(new))
+        elif not mute and paused and len(paused) == len(there):
             names = _names(paused)
             self._warn(
                 quiet,
@@ -152,7 +157,8 @@ class Supervision:
         say(what)
 
 
-def _of_mute(workers: list[dict[str, Any]], seconds: float) -> str:
+def _of_mute(workers: list[dict[str, Any]]) -> str:
+    seconds = max(worker["mute"] for worker in workers)
     return (
         f"{_WAITING}{_names(workers)} {_have(workers)} given no sign for {seconds:.0f} s: "
         f"stopped, overloaded, cut off, or in a call that holds the GIL. What runs there goes on "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
@@ -394,6 +395,40 @@ def test_worker_is_stopped(
     release.open()
     assert future.result(LIMIT) == 1
     assert [other.result(LIMIT) for other in others] == list(range(40))
+    assert len(journal.lines()) == 1
+
+
+def _hold_the_gil(journal: Journal) -> str:
+    from distributed import get_worker
+
+    journal.write(get_worker().address)
+    time.sleep(0.03)  # others are sent meanwhile; less than makes a call slow
+    ctypes.PyDLL(None).sleep(10)  # it does not let go of the GIL, as CDLL would
+    return "over"
+
+
+def _note_slowly(journal: Journal, number: int) -> int:
+    journal.write(number)
+    time.sleep(0.01)
+    return number
+
+
+def test_a_call_holds_the_gil(
+    executor: DaskExecutor, gates: Gates, recwarn: pytest.WarningsRecorder
+) -> None:
+    """A warning names its worker; what others run ends meanwhile; all have run once."""
+    journal, other = gates.journal(), gates.journal("other")
+    for i in range(40):  # it is known how long they take, so they share tasks
+        executor.submit(_note_slowly, gates.journal("before"), i).result(LIMIT)
+    future = executor.submit(_hold_the_gil, journal)
+    futures = [executor.submit(_note_slowly, other, i) for i in range(400)]
+    eventually(lambda: said("holds the GIL", recwarn), "a warning comes")
+    assert said(f"({journal.lines()[0]})", recwarn)
+    assert not future.done()
+    assert sum(one.done() for one in futures) >= 100
+    assert future.result(LIMIT) == "over"
+    assert [one.result(LIMIT) for one in futures] == list(range(400))
+    assert sorted(map(int, other.lines())) == list(range(400))
     assert len(journal.lines()) == 1
 
 

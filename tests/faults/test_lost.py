@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from concurrent.futures import BrokenExecutor, wait
 from pathlib import Path
 
@@ -117,6 +118,49 @@ def test_a_worker_is_removed_for_its_silence(
             release.open()
             assert executor.submit(calls.identity, 1).result(LIMIT) == 1
     assert len(journal.lines()) == 1
+
+
+def _note_and_nap(journal: Journal, number: int, seconds: float) -> int:
+    journal.write(number)
+    time.sleep(seconds)
+    return number
+
+
+@pytest.mark.parametrize("sharing", ["never", "auto"])
+def test_one_that_was_removed_goes_on(
+    tmp_path: Path, gates: Gates, monkeypatch: pytest.MonkeyPatch, sharing: str
+) -> None:
+    """What it has queued was run elsewhere meanwhile, and is not run there again."""
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "5s")
+    journal = gates.journal()
+    with running_cluster(tmp_path, 0) as cluster:
+        for name in ("first", "second", "third"):
+            cluster.add_worker(name, 1, "--no-nanny")
+        with DaskExecutor(cluster=cluster.address, sharing=sharing) as executor:
+            executor._client.wait_for_workers(3, timeout=LIMIT)
+            for i in range(60):  # it is known how long they take
+                executor.submit(_note_and_nap, gates.journal("other"), i, 0.01).result(LIMIT)
+            pids = executor._client.run(os.getpid)
+            futures = [executor.submit(_note_and_nap, journal, i, 1.0) for i in range(3)]
+            futures += [executor.submit(_note_and_nap, journal, i, 0.01) for i in range(3, 100)]
+            eventually(lambda: len(journal.lines()) >= 3, "all workers have begun one")
+            stopped = dict(sorted(pids.items())[:2])
+            for pid in stopped.values():
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                there = executor._client.nthreads
+                eventually(lambda: there().keys().isdisjoint(stopped), "they are removed", LIMIT)
+            finally:
+                for pid in stopped.values():
+                    os.kill(pid, signal.SIGCONT)
+            wait(futures, LIMIT)
+            processes = [process for process in cluster.workers if process.pid in stopped.values()]
+            eventually(lambda: None not in [process.poll() for process in processes], "they end")
+            died = [future for future in futures if future.exception(0)]
+            assert all(isinstance(future.exception(0), WorkerDied) for future in died)
+            assert len(died) <= 2  # what ran there when it was stopped
+    lines = sorted(map(int, journal.lines()))
+    assert lines == sorted(set(lines))
 
 
 BACKLOG = """

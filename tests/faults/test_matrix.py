@@ -83,8 +83,10 @@ MATRIX: dict[str, tuple[str, ...]] = {
     "worker is stopped, then continued": ("faults/test_given.py::test_worker_is_stopped",),
     "scheduler removes a worker for its silence": (
         "faults/test_lost.py::test_a_worker_is_removed_for_its_silence",
+        "faults/test_lost.py::test_one_that_was_removed_goes_on",
     ),
     "a call holds the GIL": (
+        "faults/test_given.py::test_a_call_holds_the_gil",
         "faults/test_own.py::test_a_call_holds_the_gil",
         "faults/test_own.py::test_calls_behind_one_that_holds_the_gil",
     ),

@@ -45,6 +45,7 @@ FLOORS = {
     "_calls": 2,
     "_large": 2,
     "_worker_end": 3,
+    "_contact": 4,
     "_messages": 3,
     "_run": 3,
     "_tasks": 3,

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from daskexec import _marks
-from daskexec._marks import ENTRIES, begun_by, is_in, mark_begun, results_of
+from daskexec._marks import ENTRIES, begun_by, is_in, keep_left, mark_begun, results_of
 from daskexec._pickling import dump
 
 
@@ -61,14 +61,15 @@ def test_results_are_told(worker: Worker) -> None:
         for index in range(number + 1):
             leave(index, dump((number, index)))
     pid = os.getpid()
-    assert results_of(worker.local_directory, pid, _key(1)) == [dump((1, 0)), dump((1, 1))]
-    assert results_of(worker.local_directory, pid, _key(3)) == []
+    of_two = [[dump((number, index)) for index in range(number + 1)] for number in (2, 1)]
+    keys = [_key(2), _key(1), _key(3)]
+    assert results_of(worker.local_directory, pid, keys) == [*of_two, []]
 
 
 def test_nothing_is_there(worker: Worker) -> None:
     """Where nothing was left it is not known what was begun."""
     assert _begun(worker) == (None, "")
-    assert results_of(worker.local_directory, os.getpid(), _key(1)) is None
+    assert results_of(worker.local_directory, os.getpid(), [_key(1)]) is None
 
 
 def test_it_goes_with_the_worker(worker: Worker, tmp_path: Path) -> None:
@@ -78,6 +79,26 @@ def test_it_goes_with_the_worker(worker: Worker, tmp_path: Path) -> None:
     del _marks._marks[worker]
     gc.collect()
     assert not list(tmp_path.iterdir())
+
+
+def test_it_outlives_a_worker_that_was_removed(worker: Worker, tmp_path: Path) -> None:
+    """Which is asked what it had begun though it ends as it should; and one that came back not."""
+    mark_begun(worker, _key(1))
+    keep_left(worker, False)
+    keep_left(worker, True)
+    del _marks._marks[worker]
+    gc.collect()
+    left, _ = _begun(worker)
+    assert left is not None
+    assert is_in(left, _key(1))
+    other = Worker(tmp_path / "other")
+    (tmp_path / "other").mkdir()
+    mark_begun(other, _key(1))
+    keep_left(other, True)
+    keep_left(other, False)
+    del _marks._marks[other]
+    gc.collect()
+    assert not list((tmp_path / "other").iterdir())
 
 
 def test_what_is_stale_goes(worker: Worker, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from daskexec._asking import Asking
 from daskexec._dead import Dead, Left, Lost
+from daskexec._marks import begun_by, number_of, results_of
 from daskexec._once import OncePlugin, gone_since, lost_on, silence_of
 from daskexec._remote import LOST
 
@@ -155,3 +156,31 @@ def test_a_removal_for_silence_is_known() -> None:
     ]
     scheduler = SimpleNamespace(get_events=lambda topic: (*events, (time.time(), "text")))
     assert [silence_of(w, scheduler) for w in ("old", "new", "other")] == [0.0, 5.0, 0.0]
+
+
+def test_lost_results_are_asked_for_together() -> None:
+    """Those of all tasks that were lost with a worker: each question reads all that it left."""
+    asked: list[Any] = []
+
+    class Client:
+        async def run_on_scheduler(self, function: Any, *args: Any) -> float:
+            return 0.0
+
+        async def nthreads(self, asynchronous: bool) -> dict[str, int]:
+            return {"tcp://h:3": 1}
+
+        async def run(self, function: Any, *args: Any, workers: list[str]) -> Any:
+            asked.append(function)
+            if function is results_of:
+                return {workers[0]: [[key.encode()] for key in args[-1]]}
+            return {workers[0]: (b"".join(map(number_of, keys)), "")}
+
+    async def main() -> None:
+        dead = Dead(Client(), Asking(Client(), once=True), plugin="once")
+        worker = Lost("tcp://h:1", "w", "", "/d", 7)
+        found = await asyncio.gather(*(dead.left_of(key, worker) for key in keys))
+        assert found == [Left(True, [key.encode()]) for key in keys]
+
+    keys = [f"f-{EXECUTOR}{number:08x}0001" for number in range(50)]
+    asyncio.run(main())
+    assert asked == [begun_by, results_of]

@@ -127,3 +127,21 @@ def test_a_mute_worker_is_said_though_others_answer() -> None:
         said += [second for _ in caught]
         assert all("worker a (tcp://a:1) has given no sign" in str(w.message) for w in caught)
     assert said == [5, 10, 20, 40, 5]
+
+
+def test_a_mute_worker_is_said_once_when_all_falls_silent() -> None:
+    """What was said while others went on is not said again at once when they are done."""
+    clock = Clock()
+    sup = Supervision(clock=clock)
+    said = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for second in range(1, 26):
+            clock.now += 1
+            if second <= 12:
+                sup.heard()
+            a = {"address": "tcp://a:1", "name": "a", "mute": float(second), "paused": False}
+            sup.mute([a])
+            sup.look(True, 0.0, "tcp://s:8786", lambda a=a: [a])  # type: ignore[misc]
+            said += [second] * (len(caught) - len(said))
+    assert said == [5, 10, 22]  # from 20 on, when it is looked next

@@ -41,12 +41,14 @@ def test_a_worker_that_joins_later() -> None:
     """Dask may move there what waits behind a slow task: it is told not to begin it."""
 
     class Slow(Scheduler):
-        tasks: ClassVar[Any] = {"a": SimpleNamespace(annotations=None, state="processing")}
         plugins: ClassVar[Any] = {}
+        tasks: ClassVar[Any] = {
+            "a": SimpleNamespace(annotations=None, processing_on=None, state="processing")
+        }
 
         async def run(self, function: Any, *args: Any, **more: Any) -> Any:
             if function is relieve:
-                barred = ["a", "forgotten", "told"]
+                barred = ["a", "gone", "lost"]
                 return {"first": {"begun": None, "outcome": None, "barred": barred}}
             assert self.tasks["a"].annotations, "before workers are asked, of which one may join"
             return await super().run(function, *args, **more)
@@ -57,16 +59,42 @@ def test_a_worker_that_joins_later() -> None:
     async def main() -> None:
         client = Slow({"first": []})
         backend = DaskBackend(client, "executor", lambda _: None)
-        future = SimpleNamespace(status="pending")
-        backend._futures.update(a=future, forgotten=future)  # the other one has just been settled
-        answer = await backend._relieve("slow", "first", ["a", "forgotten", "told"])
-        assert answer["barred"] == ["a", "forgotten"]
+        lost = SimpleNamespace(status="error")
+        backend._futures.update(a=SimpleNamespace(status="pending"), lost=lost)
+        # What became of the others is being reported.
+        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a"]
+        assert backend._futures == {"lost": lost}
 
     asyncio.run(main())
     there = SimpleNamespace(state=SimpleNamespace(tasks=Slow.tasks))
     ticket: Any = SimpleNamespace(key="a")
     with mock.patch("daskexec._remote.get_worker", return_value=there):
         assert _remote.run_task(ticket).kind == "withdrawn"
+
+
+def test_no_other_is_asked_of_what_a_slow_one_has() -> None:
+    """One that is stopped would be waited for, and what was barred would run nowhere meanwhile."""
+
+    class Slow(Scheduler):
+        tasks: ClassVar[Any] = {
+            "a": SimpleNamespace(annotations=None, processing_on=SimpleNamespace(address="first")),
+        }
+
+        async def run(self, function: Any, *args: Any, **more: Any) -> Any:
+            assert function is relieve
+            return {"first": {"begun": None, "outcome": None, "barred": ["a"]}}
+
+        async def run_on_scheduler(self, function: Any, *args: Any) -> Any:
+            return function(*args, dask_scheduler=self)
+
+    async def main() -> None:
+        client = Slow({"first": [], "stopped": []})
+        backend = DaskBackend(client, "executor", lambda _: None)
+        backend._futures["a"] = SimpleNamespace(status="pending")
+        assert (await backend._relieve("slow", "first", ["a"]))["barred"] == ["a"]
+
+    asyncio.run(main())
+    assert Slow.tasks["a"].annotations == {_remote.BARRED: True}
 
 
 def test_a_worker_that_joins_meanwhile() -> None:
