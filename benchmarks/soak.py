@@ -3,8 +3,8 @@
 ``python -m benchmarks.soak --minutes 10`` prints an account of every call: finished, failed with
 a reason, or cancelled; and how often each was begun, from a file that the calls append to. It ends
 with status 1 if a call hangs, is lost, gives a wrong value or runs twice without leave, or if
-threads, descriptors or memory of this process have grown since the first minute: memory without
-what the C library keeps of what was freed, which is most of what it seems to grow by (`_Malloc`).
+threads, descriptors or the memory in use of this process have grown since the first minute
+(`Figures`). ``--leak`` shows that it notices: then every future is kept for ever.
 
 Rounds of an executor with workers of its own alternate with rounds on a scheduler and workers in
 processes apart. In a round several threads submit, and one makes trouble: it kills workers, stops
@@ -17,8 +17,10 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import functools
 import gc
 import json
+import linecache
 import logging
 import os
 import random
@@ -44,6 +46,9 @@ __all__ = ["main"]
 
 #: Seconds after which a future that has not ended is held to hang.
 HANG = 120.0
+#: Blocks of Python, and MB of malloc, that may be in use at the end beyond those after the first
+#: minute.
+_BLOCKS, _MEGABYTES = 20_000, 2.0
 _WORKERS = 3
 _LARGE = 2_000_000
 
@@ -237,7 +242,7 @@ class Round:
                 account.fault(f"{what} failed with {name}: {error}")
             return f"failed with {name}, {entry.kind}"
         if not begun:
-            account.fault(f"{what} has ended and never ran")
+            account.fault(f"{what} has ended and never ran: {error!r}, {_where(error)}")
         if isinstance(entry.expected, ValueError) and isinstance(error, ValueError):
             return "raised as it should"
         if entry.kind == "nested" and error is not None:
@@ -249,6 +254,12 @@ class Round:
             account.fault(f"{what} gave {entry.future.result()!r:.100}")
             return "wrong"
         return "finished"
+
+
+def _where(error: BaseException | None) -> str:
+    """Say in one line where something was raised, on a worker if it was there."""
+    remote = str(getattr(error, "__cause__", None) or "").split("\n")
+    return " | ".join(line.strip() for line in remote if line.startswith("  File"))
 
 
 class Victims:
@@ -368,48 +379,66 @@ class RemoteCluster(Victims):
 # --- the whole -----------------------------------------------------------------------------------
 
 
-class _Malloc:
-    """The C library's allocator, where that is glibc; elsewhere nothing is done.
+class _Mallinfo(ctypes.Structure):
+    """What glibc's ``mallinfo2`` returns: bytes, and numbers of blocks."""
 
-    Each new thread is given one of 8 arenas a core, and glibc gives back what was freed in these
-    only where it is at their end, or in whole pages. So a process of ever new threads, and such is
-    a soak, grows by several MB with each round until all arenas have been as large as the largest
-    need of a round, though as many objects are there as before. With one arena for all threads,
-    which is trimmed, what is left is what is in use.
-    """
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
 
-    _M_ARENA_MAX = -8
 
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None)
+def _malloc_in_use() -> int:
+    """Return the bytes that were allocated by malloc and not freed; 0 if it does not tell."""
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if mallinfo2 is None:
+        return 0
+    mallinfo2.restype = _Mallinfo
+    told = mallinfo2()
+    return int(told.uordblks + told.hblkhd)  # in all arenas, and in mappings of their own
 
-    def use_one_arena(self) -> None:
-        """Have all threads to come allocate from the same memory."""
-        with contextlib.suppress(AttributeError):
-            self._libc.mallopt(self._M_ARENA_MAX, 1)
 
-    def trim(self) -> None:
-        """Give back what is free."""
-        with contextlib.suppress(AttributeError):
-            self._libc.malloc_trim(0)
+def _empty_caches() -> None:
+    """Drop what grows up to a limit, or with the code that has run: that is no leak."""
+    linecache.clearcache()
+    for cache in gc.get_objects():
+        if isinstance(cache, functools._lru_cache_wrapper) and cache.cache_info().maxsize:
+            cache.cache_clear()  # Dask's one of keys has room for 100,000
 
 
 @dataclass
 class Figures:
-    """What this process holds."""
+    """What this process holds.
+
+    Of memory what is in use: small objects, by the blocks that Python has for them, and what is
+    larger, which is allocated by malloc. The resident memory says little: glibc gives each new
+    thread one of 8 arenas a core, and what was freed there goes back to the system only from the
+    arena's end. So a process of ever new threads, and such is a soak, grows by what is free.
+    """
 
     threads: int
     descriptors: int
     children: int
-    megabytes: float
+    blocks: int
+    malloc: float  # MB
+    resident: float  # MB
 
     @classmethod
     def now(cls) -> Figures:
+        _empty_caches()
         gc.collect()
-        _Malloc().trim()
         me = psutil.Process()
-        memory = me.memory_info().rss / 1e6
-        return cls(threading.active_count(), me.num_fds(), len(me.children(True)), memory)
+        return cls(
+            threading.active_count(),
+            me.num_fds(),
+            len(me.children(True)),
+            sys.getallocatedblocks(),
+            _malloc_in_use() / 1e6,
+            me.memory_info().rss / 1e6,
+        )
 
     @classmethod
     def at_rest(cls) -> Figures:
@@ -428,12 +457,15 @@ class Figures:
     def __str__(self) -> str:
         return (
             f"{self.threads} threads, {self.descriptors} descriptors, "
-            f"{self.children} child processes, {self.megabytes:.0f} MB"
+            f"{self.children} child processes; in use {self.blocks:,} blocks of Python and "
+            f"{self.malloc:.1f} MB of malloc ({self.resident:.0f} MB resident)"
         )
 
 
-def _play(account: Account, seed: int, own: bool, seconds: float, folder: Path) -> None:
-    """One round."""
+def _play(
+    account: Account, seed: int, own: bool, seconds: float, folder: Path, kept: list[Any] | None
+) -> None:
+    """One round; its calls are entered into `kept`."""
     from daskexec import DaskExecutor
 
     rng = random.Random(seed)
@@ -472,6 +504,9 @@ def _play(account: Account, seed: int, own: bool, seconds: float, folder: Path) 
         if closer.is_alive():
             account.fault(f"{how}: shutdown() does not return")
     calls_of_round = len(turn.entries)
+    if kept is not None:
+        kept.append(turn.entries)
+    del turn
     click.echo(f"{how}: {calls_of_round} calls; {Figures.now()}", err=True)
 
 
@@ -487,19 +522,19 @@ def _rounds(seed: int, minutes: float) -> Iterator[int]:
 @click.option("--round-seconds", type=click.FloatRange(0, min_open=True), default=15.0)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the first round.")
 @click.option("--only", type=click.Choice(["own", "remote"]), help="One kind of cluster only.")
-def main(minutes: float, round_seconds: float, seed: int, only: str | None) -> None:
+@click.option("--leak", is_flag=True, help="Keep every future: this must be found.")
+def main(minutes: float, round_seconds: float, seed: int, only: str | None, leak: bool) -> None:
     """Mix calls and trouble for some minutes; account for every call."""
-    _Malloc().use_one_arena()
     warnings.simplefilter("ignore")  # that it waits, which it does a lot here
     logging.getLogger("daskexec").setLevel(logging.INFO)
     logging.getLogger("daskexec").addHandler(logging.StreamHandler())
-    account = Account()
+    account, kept = Account(), list[Any]()
     begun = time.monotonic()
     first: Figures | None = None
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         for number in _rounds(seed, minutes):
             own = only == "own" if only else number % 2 == 1
-            _play(account, number, own, round_seconds, Path(name))
+            _play(account, number, own, round_seconds, Path(name), kept if leak else None)
             if first is None and time.monotonic() - begun > 60:
                 first = Figures.at_rest()
         last = Figures.at_rest()
@@ -530,8 +565,10 @@ def _compare(account: Account, first: Figures, last: Figures) -> None:
         account.fault(f"descriptors: {first.descriptors} became {last.descriptors}")
     if last.children > first.children:
         account.fault(f"child processes: {first.children} became {last.children}")
-    if last.megabytes > 1.2 * first.megabytes + 20:
-        account.fault(f"memory: {first.megabytes:.0f} MB became {last.megabytes:.0f} MB")
+    if last.blocks > first.blocks + _BLOCKS:
+        account.fault(f"blocks of Python in use: {first.blocks:,} became {last.blocks:,}")
+    if last.malloc > first.malloc + _MEGABYTES:
+        account.fault(f"MB of malloc in use: {first.malloc:.1f} became {last.malloc:.1f}")
 
 
 if __name__ == "__main__":
