@@ -17,9 +17,9 @@ import socket
 import ssl
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from daskexec.errors import (
@@ -36,6 +36,7 @@ __all__ = [
     "keys_of",
     "only_what_was_asked_for",
     "refuse_plaintext",
+    "registered",
     "security_from",
     "temporary_security",
     "warn_insecure",
@@ -52,6 +53,10 @@ _CERTIFICATES = (
     "scheduler, or in Dask's configuration (distributed.comm.tls.ca-file, .client.cert and "
     ".client.key)"
 )
+
+_Made = TypeVar("_Made")
+#: Times that a client is made at most until one has registered.
+_ATTEMPTS = 5
 
 _said: set[str] = set()
 _said_lock = threading.Lock()  # guards _said
@@ -253,11 +258,40 @@ def connected(address: str, timeout: Any, security: Any = None, **options: Any) 
         _try(address, seconds, _arguments(address, security))
     try:
         with only_what_was_asked_for("distributed.client.security-loader"):
-            return Client(
-                address, timeout=timeout, security=security, set_as_default=False, **options
+            return registered(
+                lambda: Client(
+                    address, timeout=timeout, security=security, set_as_default=False, **options
+                )
             )
     except OSError as exc:
         raise _unreachable(address, seconds, exc) from None  # 40 lines of Dask's say no more
+
+
+def registered(make: Callable[[], _Made]) -> _Made:
+    """Return what `make` makes: a client of Dask that has registered with its scheduler.
+
+    The scheduler tells all clients of each task that one of them cancels. A client takes the first
+    message for the scheduler's answer, and for that alone: if it comes together with such news its
+    constructor raises AssertionError. Then another one is made.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        before = _default_client()
+        try:
+            return make()
+        except AssertionError:
+            half = _default_client()
+            if half is not None and half is not before:  # and would stay that, though of no use
+                half.close()
+    return make()
+
+
+def _default_client() -> Any:
+    from distributed import default_client
+
+    try:
+        return default_client()
+    except ValueError:
+        return None
 
 
 def _try(address: str, seconds: float, arguments: dict[str, Any]) -> None:

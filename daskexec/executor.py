@@ -731,6 +731,7 @@ def _within(executor: str) -> DaskExecutor:
     from distributed import get_client, get_worker
 
     from daskexec._remote import EndPlugin, has_initializer
+    from daskexec._security import registered
 
     worker = get_worker()
     with _attach_lock:
@@ -739,7 +740,7 @@ def _within(executor: str) -> DaskExecutor:
             for key, (old, _) in list(_lingering.items()):
                 if not old._dispatcher.usable():  # its worker has ended: an executor of threads
                     _lingering.pop(key, None)
-            found = DaskExecutor(cluster=get_client())
+            found = DaskExecutor(cluster=registered(get_client))
             found._dispatcher.act_for(executor, has_initializer(executor))
             _attached[executor] = found
             end = EndPlugin(weakref.WeakMethod(found._dispatcher.end_with_worker))

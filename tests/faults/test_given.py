@@ -316,6 +316,37 @@ def test_a_refusal_that_is_lost(tmp_path: Path, gates: Gates) -> None:
     assert journal.lines() == ["1"]
 
 
+def _tell_news_at_once(dask_scheduler: Any) -> None:
+    """Have the next client that registers hear of what another one cancels, at that moment."""
+    handle = dask_scheduler.handle_stream
+
+    async def with_news(comm: Any, extra: Any = None) -> None:
+        if extra and "client" in extra:
+            dask_scheduler.handle_stream = handle
+            dask_scheduler.report({"op": "cancelled-keys", "keys": ["another's"]})
+        await handle(comm, extra=extra)
+
+    dask_scheduler.handle_stream = with_news
+
+
+def _nested(executor: DaskExecutor) -> int:
+    return executor.submit(calls.identity, 1).result(LIMIT)
+
+
+@pytest.mark.parametrize("where", ["here", "on a worker"])
+def test_another_client_cancels_while_one_registers(tmp_path: Path, where: str) -> None:
+    """Dask's client takes that for a part of the scheduler's answer, which it does not expect."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(running_cluster(tmp_path, workers=1))
+        executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+        executor._client.run_on_scheduler(_tell_news_at_once)
+        if where == "here":
+            executor = stack.enter_context(DaskExecutor(cluster=cluster.address))
+            assert executor.submit(calls.identity, 1).result(LIMIT) == 1
+        else:
+            assert executor.submit(_nested, executor).result(LIMIT) == 1
+
+
 def _hear_of_no_copies(dask_scheduler: Any) -> None:
     """As long as that takes, where a worker has just fetched what a call of its needs."""
     dask_scheduler.stream_handlers["add-keys"] = lambda **_: None
