@@ -378,9 +378,7 @@ def test_a_large_argument_is_lost_under_a_call(tmp_path: Path, gates: Gates, run
         eventually(lambda: state.status == "cancelled", "Dask forgets the call")
         if runner == "dies":
             os.kill(pids[other], signal.SIGKILL)
-            error = future.exception(LIMIT)
-            assert isinstance(error, WorkerDied)
-            assert "SIGKILL" in error.reason
+            assert isinstance(future.exception(LIMIT), WorkerDied)
         else:
             release.open()
             assert future.result(LIMIT) == b"x" * 50_000
