@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import time
 from concurrent.futures import BrokenExecutor, wait
 from pathlib import Path
 
@@ -122,13 +122,13 @@ def test_a_worker_is_removed_for_its_silence(
 
 def _note_and_nap(journal: Journal, number: int, seconds: float) -> int:
     journal.write(number)
-    time.sleep(seconds)
+    # Without letting go of the GIL: when it goes on the worker hears of nothing before this ends.
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
     return number
 
 
-@pytest.mark.parametrize("sharing", ["never", "auto"])
 def test_one_that_was_removed_goes_on(
-    tmp_path: Path, gates: Gates, monkeypatch: pytest.MonkeyPatch, sharing: str
+    tmp_path: Path, gates: Gates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it has queued was run elsewhere meanwhile, and is not run there again."""
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "5s")
@@ -136,7 +136,7 @@ def test_one_that_was_removed_goes_on(
     with running_cluster(tmp_path, 0) as cluster:
         for name in ("first", "second", "third"):
             cluster.add_worker(name, 1, "--no-nanny")
-        with DaskExecutor(cluster=cluster.address, sharing=sharing) as executor:
+        with DaskExecutor(cluster=cluster.address) as executor:
             executor._client.wait_for_workers(3, timeout=LIMIT)
             for i in range(60):  # it is known how long they take
                 executor.submit(_note_and_nap, gates.journal("other"), i, 0.01).result(LIMIT)
