@@ -409,6 +409,17 @@ def _empty_caches() -> None:
             cache.cache_clear()  # Dask's one of keys has room for 100,000
 
 
+def _large() -> list[str]:
+    """Return what is large of all that the garbage collector can see, and what holds it."""
+    found = []
+    for holder in gc.get_objects():
+        for one in gc.get_referents(holder):
+            with contextlib.suppress(Exception):  # whatever a size comes to
+                if (size := sys.getsizeof(one)) > 500_000:
+                    found.append(f"{type(one).__name__} of {size:,} in {type(holder).__name__}")
+    return sorted(set(found))[:10]
+
+
 @dataclass
 class Figures:
     """What this process holds.
@@ -568,7 +579,9 @@ def _compare(account: Account, first: Figures, last: Figures) -> None:
     if last.blocks > first.blocks + _BLOCKS:
         account.fault(f"blocks of Python in use: {first.blocks:,} became {last.blocks:,}")
     if last.malloc > first.malloc + _MEGABYTES:
-        account.fault(f"MB of malloc in use: {first.malloc:.1f} became {last.malloc:.1f}")
+        account.fault(
+            f"MB of malloc in use: {first.malloc:.1f} became {last.malloc:.1f}; large: {_large()}"
+        )
 
 
 if __name__ == "__main__":
