@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from daskexec.logs.counts import Tally
 
-__all__ = ["Arrays", "Counted", "Table", "sums"]
+__all__ = ["Arrays", "Counted", "Table", "distinct", "sums"]
 
 Ints = NDArray[np.int64]
 
@@ -250,9 +250,16 @@ def _unify(counted: list[Counted]) -> Counted:
             triples.append(pair * len(whole.tables["client"].names) + places["client"][n][client])
     whole.days = list(days)
     if triples:
-        whole.triples = np.sort(np.concatenate(triples))
-        whole.triples = whole.triples[_changes(whole.triples)]
+        whole.triples = distinct(np.concatenate(triples))
     return whole
+
+
+def distinct(values: Ints) -> Ints:
+    """The distinct values, none of them negative, sorted."""
+    if values.max() < 1 << 32:
+        values = values.astype(np.uint32)  # sorted in half the time
+    values = np.sort(values)
+    return values[_changes(values)].astype(np.int64)
 
 
 def _join(names: list[Any]) -> tuple[Any, list[Ints]]:
@@ -304,7 +311,7 @@ def _heaps(names: Any, count: int) -> NDArray[np.uint8]:
     return heaps
 
 
-def _changes(values: Ints) -> NDArray[np.bool_]:
+def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Where a value is another than the one before."""
     changes = np.ones(len(values), np.bool_)
     changes[1:] = values[1:] != values[:-1]

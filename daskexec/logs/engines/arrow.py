@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from daskexec.logs.counts import add_arrays, bound, start_of_hour
-from daskexec.logs.engines.arrays import Arrays, Counted, Table, sums
+from daskexec.logs.engines.arrays import Arrays, Counted, Table, distinct, sums
 from daskexec.logs.engines.columns import Columns, split
 from daskexec.logs.engines.stdlib import StdlibEngine, flush_bytes
 from daskexec.logs.layouts import TIME
@@ -280,8 +280,7 @@ def _add_visitors(counted: Counted, texts: dict[str, Column], at: Ints, hours: _
     places = {day: place for place, day in enumerate(counted.days)}
     day = np.array([places[hour[:11]] for hour in hours.hours], np.int64)[at]
     agents = len(counted.tables["agent"].names)
-    triples = np.sort((day * agents + agent) * len(names) + client)
-    counted.triples = triples[np.append(True, triples[1:] != triples[:-1])]
+    counted.triples = distinct((day * agents + agent) * len(names) + client)
 
 
 def _seconds(clock: Ints) -> Ints:
