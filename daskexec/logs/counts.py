@@ -7,7 +7,8 @@ the log job; pure, runs anywhere.
 are cut can be seen in a report. All keys are bytes, as they stand in the log.
 
 Memory goes with the distinct keys, not with the lines: about 300 bytes for each distinct
-client with its visits, and about 150 for each path, referrer or agent of usual length. Where
+client with its visits, and about 150 for each path, referrer or agent of usual length, while
+tables are merged; as arrays (`daskexec.logs.engines.arrays`) two thirds of that. Where
 that is too much, `bound` drops the rarest keys of a table above ``max_keys`` of them, and the
 tally says what was lost: see there. It then takes about 150 MB and 1,200 bytes times
 ``max_keys`` for a process that reads or merges.
