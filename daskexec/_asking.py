@@ -47,16 +47,14 @@ async def while_there(
         As soon as the scheduler knows that one of them is not there any more.
     """
     working, expected = asyncio.ensure_future(work), frozenset(workers)
-    # However it ends when nobody waits for it any more.
+    # Not cancelled when nobody waits for it any more: tasks of Dask's for which it waits would go
+    # on and complain when they fail. It ends with the connection, at the latest with the client.
     working.add_done_callback(lambda task: task.cancelled() or task.exception())
-    try:
-        while not (await asyncio.wait([working], timeout=_LOOK))[0]:
-            there = await client.nthreads(asynchronous=True)
-            if not expected <= there.keys():
-                raise Gone(expected - there.keys(), [*there])
-        return working.result()
-    finally:
-        working.cancel()
+    while not (await asyncio.wait([working], timeout=_LOOK))[0]:
+        there = await client.nthreads(asynchronous=True)
+        if not expected <= there.keys():
+            raise Gone(expected - there.keys(), [*there])
+    return working.result()
 
 
 class Asking:
