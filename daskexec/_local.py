@@ -29,7 +29,7 @@ from daskexec._board import BOARDS
 from daskexec._link import SpawnerLink
 from daskexec._quiet import quiet, quiet_here
 from daskexec._security import keys_of, temporary_security
-from daskexec._spawner import leave_out_meters, leave_out_profile
+from daskexec._spawner import be_eager, leave_out_meters, leave_out_profile
 
 __all__ = ["LOOPBACK", "ForkCluster"]
 
@@ -195,7 +195,7 @@ class ForkCluster(SpecCluster):
     def answer_at_once(self, client: str) -> None:
         """Have the scheduler send each message to a client at once; Dask's waits for 2 ms."""
         assert self.scheduler is not None
-        self.scheduler.client_comms[client].interval = 0
+        be_eager(self.scheduler.client_comms[client])
 
     def retire(self) -> None:
         """Begin to end the workers, which have nothing to do any more; returns at once."""
@@ -272,7 +272,7 @@ class _Joining(distributed.SchedulerPlugin):
             self.add_worker(scheduler, worker)
 
     def add_worker(self, scheduler: Any, worker: str) -> None:
-        scheduler.stream_comms[worker].interval = 0
+        be_eager(scheduler.stream_comms[worker])
         self._link.joined(str(scheduler.workers[worker].name))
 
 

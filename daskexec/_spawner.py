@@ -40,7 +40,7 @@ import psutil
 
 from daskexec._link import RETIRED
 
-__all__ = ["leave_out_meters", "leave_out_profile", "main"]
+__all__ = ["be_eager", "leave_out_meters", "leave_out_profile", "main"]
 
 #: Seconds between two looks at the parent process.
 _PARENT_CHECK = 1.0
@@ -254,7 +254,7 @@ async def _work(options: dict[str, Any]) -> None:
     if not http:
         leave_out_profile()
     worker = Worker(**options)
-    worker.batched_stream.interval = 0  # nor does this one wait: see clusters.send_at_once
+    be_eager(worker.batched_stream)
     if http:
         await worker
     else:
@@ -273,6 +273,16 @@ def _speak(level: int) -> None:
     root = logging.getLogger("distributed")
     root.setLevel(level)
     root.addHandler(logging.StreamHandler())
+
+
+def be_eager(stream: Any) -> None:
+    """Have a ``BatchedSend`` of Dask's send each message at once, and keep none.
+
+    It waits for some milliseconds after the last one; what comes while a message is on its way
+    still goes together. And it keeps the last thousand messages below a megabyte, for debugging.
+    """
+    stream.interval = 0
+    stream.recent_message_log = deque(maxlen=0)
 
 
 def leave_out_profile() -> None:

@@ -155,7 +155,9 @@ def send_at_once(client: Any) -> None:
     So a call that comes right after a result does not wait for the message that gives the
     result back. What comes while a message is on its way still goes together.
     """
-    client.scheduler_comm.interval = 0
+    from daskexec._spawner import be_eager
+
+    be_eager(client.scheduler_comm)
 
 
 def _close_at_once(client: Any) -> None:
