@@ -26,10 +26,10 @@ from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import ProcessInterface
 
 from daskexec._board import BOARDS
+from daskexec._lean import be_eager, leave_out_meters, leave_out_profile
 from daskexec._link import SpawnerLink
 from daskexec._quiet import quiet, quiet_here
 from daskexec._security import keys_of, temporary_security
-from daskexec._spawner import be_eager, leave_out_meters, leave_out_profile
 
 __all__ = ["LOOPBACK", "ForkCluster"]
 

@@ -32,7 +32,6 @@ import shutil
 import signal
 import socket
 import sys
-from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +39,7 @@ import psutil
 
 from daskexec._link import RETIRED
 
-__all__ = ["be_eager", "leave_out_meters", "leave_out_profile", "main"]
+__all__ = ["main"]
 
 #: Seconds between two looks at the parent process.
 _PARENT_CHECK = 1.0
@@ -240,6 +239,7 @@ async def _work(options: dict[str, Any]) -> None:
     from distributed import Worker
 
     from daskexec import _remote
+    from daskexec._lean import be_eager, leave_out_meters, leave_out_profile
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, _leave, 0)
@@ -273,42 +273,6 @@ def _speak(level: int) -> None:
     root = logging.getLogger("distributed")
     root.setLevel(level)
     root.addHandler(logging.StreamHandler())
-
-
-def be_eager(stream: Any) -> None:
-    """Have a ``BatchedSend`` of Dask's send each message at once, and keep none.
-
-    It waits for some milliseconds after the last one; what comes while a message is on its way
-    still goes together. And it keeps the last thousand messages below a megabyte, for debugging.
-    """
-    stream.interval = 0
-    stream.recent_message_log = deque(maxlen=0)
-
-
-def leave_out_profile() -> None:
-    """Keep Dask from sampling the stack of this thread's event loop, 100 times a second."""
-    from tornado.ioloop import IOLoop
-
-    vars(IOLoop.current()).setdefault("profile", deque())
-
-
-#: Seconds between two looks of a server at the memory of its process.
-_MEMORY_READ = 2.0
-
-
-def leave_out_meters(server: Any) -> None:
-    """Take from a Dask server that is not started what feeds its dashboard alone.
-
-    Sampling the stacks of running calls and measuring the event loop take 2 % of a core, reading
-    the host's counters twice a second another 0.3 %. The process' memory is still read.
-    """
-    for name in ("profile", "profile-cycle", "tick", "ticks", "shift_counters"):
-        server.periodic_callbacks.pop(name, None)
-    server.periodic_callbacks["monitor"].callback_time = 1000 * _MEMORY_READ
-    for name in ("host_net_io", "host_disk_io"):
-        vars(server.monitor)[f"monitor_{name.removeprefix('host_')}"] = False
-        for way in ("read", "write"):
-            server.monitor.quantities.pop(f"{name}.{way}_bps", None)
 
 
 def _print_exception() -> None:

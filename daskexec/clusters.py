@@ -20,6 +20,7 @@ from daskexec import _kept
 from daskexec._board import BOARDS, Board, path_in
 from daskexec._checks import scheduler_address
 from daskexec._kept import KeptCluster
+from daskexec._lean import be_eager
 from daskexec._link import SpawnerLink
 from daskexec.config import ClusterConfig, load_config
 
@@ -155,8 +156,6 @@ def send_at_once(client: Any) -> None:
     So a call that comes right after a result does not wait for the message that gives the
     result back. What comes while a message is on its way still goes together.
     """
-    from daskexec._spawner import be_eager
-
     be_eager(client.scheduler_comm)
 
 

@@ -73,6 +73,7 @@ FLOORS = {
     "_parcel": 4,
     "_parting": 5,
     "_state": 1,
+    "_lean": 1,
     "_detaching": 7,
     "_left": 6,
     "keeper": 8,
