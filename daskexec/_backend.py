@@ -92,7 +92,7 @@ class DaskBackend:
     #: Seconds between two looks at the connection and the number of threads.
     PULSE = 1.0
     #: Seconds after which the scheduler knows of a worker's death for sure.
-    AFTER_DEATH = 0.1
+    AFTER_DEATH = Asking.AFTER_DEATH
     #: Seconds in which workers must have taken uploaded code.
     UPLOAD = 300.0
 
@@ -610,9 +610,7 @@ class DaskBackend:
             return
         if self._drop(future.key) is not None:
             if outcome.kind == "refused" and outcome.bodies and not outcome.pid:
-                # It had ended on a worker that was lost.
-                lost: Any = LostWorker(*outcome.bodies)
-                self.spawn(self._report_killed(future.key, KilledWorker(future.key, lost, 0)))
+                self._had_ended(future.key, outcome.bodies)
             elif outcome.kind == "missing":
                 self.spawn(self._report_missing(future.key, outcome))
             else:
@@ -624,6 +622,11 @@ class DaskBackend:
         future = self._futures.get(key)
         if future is not None:
             self.deliver(future, outcome)
+
+    def _had_ended(self, key: str, where: Iterable[Any]) -> None:
+        """Report a task that had ended on a lost worker; `where` makes a `LostWorker`."""
+        lost: Any = LostWorker(*where)
+        self.spawn(self._report_killed(key, KilledWorker(key, lost, 0)))
 
     async def _report_killed(self, key: str, error: KilledWorker) -> None:
         assert self._dead is not None
@@ -667,8 +670,7 @@ class DaskBackend:
                 known = await self.client.run_on_scheduler(known_of_lost, self._once.name, keys)
         for key, where in known.items():
             if where and self._drop(key) is not None:
-                lost: Any = LostWorker(*where)
-                self.spawn(self._report_killed(key, KilledWorker(key, lost, 0)))
+                self._had_ended(key, where)
         return set(known)
 
     async def _relieve(self, key: str, worker: str, waiting: list[str]) -> dict[str, Any]:

@@ -107,9 +107,7 @@ class Ledger:
         self._parked: set[Call] = set()
         self._in_hand = 0  # tasks
         self._held = 0  # of the sent ones
-        self._nowhere = (
-            0  # held as well, and not counted there: they name workers that are not there
-        )
+        self._nowhere = 0  # held as well, not counted there: they name workers that are absent
         self._waiting = 0  # of these too: they wait for calls of their own
         self._seconds = 0.0  # expected, of the tasks in hand and sent
         self._sends = 0  # first attempts

@@ -11,8 +11,8 @@ not. It is found out then which (`daskexec._forgotten`); if not, it is sent with
 
 All of it runs on the client's loop, but what says otherwise.
 
-Names of Dask that are used here: ``Client.submit``, ``generation``, ``futures`` and
-``scheduler.who_has``; ``Future.key``.
+Names of Dask that are used here: ``Client.submit``, ``generation`` and ``scheduler.who_has``;
+``Future.key``.
 """
 
 from __future__ import annotations

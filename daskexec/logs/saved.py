@@ -23,7 +23,7 @@ from typing import Any
 import msgpack
 
 from daskexec.logs.report import Extract, FailedFile, LogFile, MalformedLine, Report
-from daskexec.logs.tally import Tally, merge, reason_of, settle
+from daskexec.logs.tally import Tally, merge, reason_of
 
 __all__ = ["VERSION", "NotSaved", "merge_saved", "save"]
 
@@ -63,7 +63,7 @@ def save(report: Report, path: str | os.PathLike[str]) -> None:
         "failed": [astuple(file) for file in report.failed],
         "samples": [astuple(sample) for sample in report.samples],
         "partial": report.partial,
-        "tally": {name: getattr(settle(report.tally), name) for name in _SAVED},
+        "tally": {name: getattr(report.tally, name) for name in _SAVED},
     }
     temporary = f"{os.fspath(path)}.{os.getpid()}.part"
     try:

@@ -278,11 +278,11 @@ def _join(names: list[Any]) -> tuple[Any, list[Ints]]:
     for heap in range(heaps):
         there = [np.flatnonzero(its == heap) for its in which]
         some = [each.take(pa.array(at)) for each, at in zip(names, there, strict=True)]
-        distinct, codes = _encode(some)
+        values, codes = _encode(some)
         for place, at, code in zip(places, there, codes, strict=True):
             place[at] = code + size
-        found.append(distinct)
-        size += len(distinct)
+        found.append(values)
+        size += len(values)
     return pa.concat_arrays(found), places
 
 
