@@ -408,6 +408,7 @@ class DaskBackend:
 
     def _counted(self, workers: list[str]) -> None:
         self._placing.workers = len(workers)
+        self._fetching.counted(workers)
         if self._survey is not None:
             self.spawn(self._survey.joined(workers))
 
@@ -577,6 +578,10 @@ class DaskBackend:
         On the client's loop.
         """
         self._fetching.again()
+
+    def lost(self, key: str) -> None:
+        """Take note that a result was lost with its worker, be it this backend's or not."""
+        self._fetching.lost(key)
 
     def over(self) -> bool:
         """Tell whether nothing is to be fetched any more."""

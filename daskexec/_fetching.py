@@ -4,13 +4,14 @@ Part of what is said to ``distributed.Client``, for `daskexec._backend`; all of 
 client's own event loop.
 
 Names of Dask that are used here: ``Client.gather``; ``Client._gather_future``, to get rid of one
-that was cancelled; ``Future.key`` and ``release``.
+that was cancelled; ``available``, ``occupied``, ``_connecting`` and ``remove`` of ``Client.rpc``;
+``Future.key`` and ``release``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any, Protocol
 
 __all__ = ["Fetching"]
@@ -71,8 +72,6 @@ class Fetching:
     #: Seconds for which transfers that fail are tried again, and between two attempts. A
     #: network that is cut breaks them first; that the scheduler is lost shows later.
     RETRY_FOR, RETRY_AFTER = 60.0, 1.0
-    #: Seconds after a worker's death in which a transfer that is not for the dead one is over.
-    LATE = 2.0
 
     def __init__(self, owner: Owner, client: Any, direct: bool | None) -> None:
         self._owner, self._client, self._direct = owner, client, direct
@@ -82,7 +81,7 @@ class Fetching:
         self._transfers = 0
         self._failing_since: float | None = None
         self._failed_last = 0.0
-        self._tasks: dict[asyncio.Task[Any], float] = {}  # and when the last transfer began
+        self._tasks: dict[asyncio.Task[Any], dict[str, Any]] = {}  # what each one transfers
         self.holding = False
 
     def fetch(self, future: Any) -> None:
@@ -100,16 +99,16 @@ class Fetching:
         batch: dict[str, Any] = {}
         task = asyncio.current_task()
         assert task is not None
-        self._tasks[task] = self._loop.time()
+        self._tasks[task] = batch
         try:
             await asyncio.sleep(0)  # results that arrived in the same message come along
             while self._fresh and not owner.over():
                 batch = {f.key: f for f in self._fresh if owner.to_fetch(f)}
-                self._fresh = []
-                self._tasks[task] = self._loop.time()
+                self._fresh, self._tasks[task] = [], batch
                 found = await self._client.gather(
                     batch, errors="skip", direct=self._direct, asynchronous=True
                 )
+                self._tasks[task] = {}
                 self.worked()
                 for key, outcome in found.items():
                     owner.deliver(batch[key], outcome)
@@ -151,18 +150,36 @@ class Fetching:
     def again(self) -> None:
         """Start the transfers that are under way anew, since a worker has died.
 
-        Dask would go on trying to reach the dead one for 30 s. Some that begin in the next
-        moments may be for it, too, as the scheduler hears of the death by itself.
+        Dask would go on trying to reach the dead one for 30 s.
         """
-        self._cancel_begun(self._loop.time())
-        self._loop.call_later(self.LATE, self._cancel_begun, self._loop.time() + self.LATE / 2)
+        self._cancel(list(self._tasks))
 
-    def _cancel_begun(self, until: float) -> None:
-        """Cancel the transfers under way that have begun until then."""
-        for task, began in self._tasks.items():
-            if began <= until:
-                task.cancel()
-        self._loop.call_soon(self._forget_cancelled_gather)
+    def lost(self, key: str) -> None:
+        """Start anew what transfers a result, since that was lost with its worker.
+
+        Not every death is told otherwise: an executor on a cluster of another's hears of none, and
+        a transfer may begin after a death was told and before the scheduler has seen it.
+        """
+        self._cancel([task for task, batch in self._tasks.items() if key in batch])
+
+    def counted(self, workers: Iterable[str]) -> None:
+        """Have nothing fetched from any but these, which are all workers that there are.
+
+        One that was to leave has given its results to others, so none of them is lost.
+        """
+        pool = self._client.rpc
+        gone = {*pool.available, *pool.occupied, *pool._connecting}.difference(workers)
+        wanted = any(pool.occupied.get(one) or pool._connecting.get(one) for one in gone)
+        for address in gone:
+            pool.remove(address)
+        if wanted:
+            self.again()
+
+    def _cancel(self, tasks: list[asyncio.Task[Any]]) -> None:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            self._loop.call_soon(self._forget_cancelled_gather)
 
     def _forget_cancelled_gather(self) -> None:
         # A gather cancelled before its first step stays behind for others to attach to.
@@ -182,4 +199,7 @@ class Fetching:
             return
         spent, self._spent = self._spent, []
         for future in spent:
-            future.release()
+            if any(future.key in batch for batch in self._tasks.values()):
+                self.spent(future)  # it is being fetched, too: that it is lost would not be told
+            else:
+                future.release()

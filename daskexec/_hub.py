@@ -1,10 +1,11 @@
-"""The workers' messages, handed to the backends that share a client. Floor 5.
+"""What a client is told, handed to the backends that share it. Floor 5.
 
-All of it runs on the client's own event loop.
+The workers' messages, and the scheduler's word of results that were lost. All of it runs on the
+client's own event loop.
 
 Names of Dask that are used here: ``Client.subscribe_topic``, ``unsubscribe_topic``, ``id`` and
-``status``; ``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another
-client's tasks.
+``status``; ``Client._stream_handlers``, to hear of lost results;
+``Client._send_to_scheduler`` and ``scheduler.log_event``, to take over another client's tasks.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import contextlib
 import pickle
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from distributed import Client
@@ -38,9 +41,12 @@ class Listener(Protocol):
     def told_of(self, key: str, brief: Outcome) -> None:
         """Take what is known of an outcome that will be there: ahead of Dask's word, too."""
 
+    def lost(self, key: str) -> None:
+        """Take note that a result was lost with its worker."""
+
 
 class Hub:
-    """Hands the workers' messages to the backends that share a client.
+    """Hands what a client is told to the backends that share it.
 
     A client has one handler for each topic, so the backends cannot subscribe for themselves.
     The topic is the client's own id: the scheduler forgets it with the client. Lives on the
@@ -61,6 +67,8 @@ class Hub:
             if hub is None:
                 hub = cls._hubs[client] = cls(client)
                 client.subscribe_topic(client.id, hub.on_event)
+                handlers = client._stream_handlers
+                handlers["lost-data"] = partial(hub.on_loss, handlers["lost-data"])
         return hub
 
     def join(self, backend: Listener) -> None:
@@ -73,6 +81,8 @@ class Hub:
             if self._backends or client is None or self._hubs.get(client) is not self:
                 return
             del self._hubs[client]
+        handlers = client._stream_handlers
+        handlers["lost-data"] = handlers["lost-data"].args[0]
         if client.status == "running":
             # Or the scheduler would try to tell the client of its own end.
             client.unsubscribe_topic(client.id)
@@ -94,6 +104,11 @@ class Hub:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(noted.wait(), 0.05)
         client.unsubscribe_topic(asked)
+
+    def on_loss(self, noted: Callable[[str], None], key: str) -> None:
+        noted(key)
+        for backend in [*self._backends.values()]:
+            backend.lost(key)
 
     def on_event(self, event: tuple[float, Any]) -> None:
         _, message = event

@@ -56,6 +56,19 @@ def test_only_the_network_is_tried_again(transfers: Any) -> None:
 # --- a worker's death ---------------------------------------------------------------------------
 
 
+class _Pool:
+    """Dask's connections of a client, by address."""
+
+    def __init__(self) -> None:
+        self.available: dict[str, set[Any]] = {}
+        self.occupied: dict[str, set[Any]] = {}
+        self._connecting: dict[str, set[Any]] = {}
+
+    def remove(self, address: str) -> None:
+        for table in (self.available, self.occupied, self._connecting):
+            table.pop(address, None)
+
+
 class _Cluster:
     """A backend and a Dask client in one; the first `stuck` transfers never end."""
 
@@ -65,9 +78,10 @@ class _Cluster:
         self.loop = SimpleNamespace(asyncio_loop=asyncio.get_running_loop())
         self._gather_future = None
         self.stuck = stuck
+        self.got: list[str] = []
         self.delivered = asyncio.Event()
+        self.rpc = _Pool()
         self.fetching = Fetching(self, self, None)
-        self.fetching.LATE = 0.1  # type: ignore[misc]
 
     def alive(self) -> bool:
         return True
@@ -91,6 +105,7 @@ class _Cluster:
         return dict.fromkeys(batch, "outcome")
 
     def deliver(self, future: Any, outcome: Any) -> None:
+        self.got.append(future.key)
         self.delivered.set()
 
     def wait_again(self, future: Any) -> None:
@@ -113,19 +128,85 @@ def test_a_death_as_a_transfer_begins() -> None:
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("before", [True, False])
-def test_a_transfer_from_a_worker_that_is_dead(before: bool) -> None:
-    """It is begun anew; also one that began just after the death."""
+def test_a_transfer_from_a_worker_that_is_dead() -> None:
+    """It is begun anew when the death is told."""
 
     async def main() -> None:
         cluster = _Cluster(stuck=1)
-        if before:
-            cluster.fetching.fetch(SimpleNamespace(key="a"))
-            await asyncio.sleep(0.01)
-            cluster.fetching.again()
-        else:
-            cluster.fetching.again()
-            cluster.fetching.fetch(SimpleNamespace(key="a"))
+        cluster.fetching.fetch(SimpleNamespace(key="a"))
+        await asyncio.sleep(0.01)
+        cluster.fetching.again()
         await asyncio.wait_for(cluster.delivered.wait(), 10)
+
+    asyncio.run(main())
+
+
+def test_a_result_that_is_lost_while_it_is_fetched() -> None:
+    """Its transfer is begun anew, and no other."""
+
+    async def main() -> None:
+        cluster = _Cluster(stuck=2)
+        for key in "ab":
+            cluster.fetching.fetch(SimpleNamespace(key=key))
+            await asyncio.sleep(0.01)
+        cluster.fetching.lost("none of these")
+        await asyncio.sleep(0.05)
+        assert not cluster.got
+        cluster.fetching.lost("b")
+        await asyncio.wait_for(cluster.delivered.wait(), 10)
+        assert cluster.got == ["b"]
+
+    asyncio.run(main())
+
+
+def test_a_result_that_came_otherwise_while_it_is_fetched() -> None:
+    """It is kept until then, since the scheduler tells of losses to who wants the result."""
+
+    async def main() -> None:
+        cluster = _Cluster(stuck=1)
+        released = asyncio.Event()
+        future = SimpleNamespace(key="a", release=released.set)
+        cluster.fetching.fetch(future)
+        await asyncio.sleep(0.01)
+        cluster.fetching.spent(future)
+        cluster.fetching.release()
+        assert not released.is_set()
+        cluster.fetching.lost("a")
+        await asyncio.wait_for(released.wait(), 10)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("table", ["occupied", "_connecting"])
+def test_a_transfer_from_a_worker_whose_death_nobody_told(table: str) -> None:
+    """It is begun anew once the worker is no longer among those that there are, not before."""
+
+    async def main() -> None:
+        cluster = _Cluster(stuck=1)
+        cluster.fetching.fetch(SimpleNamespace(key="a"))
+        await asyncio.sleep(0.01)
+        getattr(cluster.rpc, table)["dead"] = {"a connection"}
+        cluster.rpc.available["idle"] = cluster.rpc.available["live"] = {"a connection"}
+        cluster.fetching.counted(["dead", "live"])  # the scheduler has not seen it yet
+        await asyncio.sleep(0.05)
+        assert not cluster.delivered.is_set()
+        assert cluster.rpc.available.keys() == {"live"}
+        cluster.fetching.counted(["live"])
+        assert not getattr(cluster.rpc, table)
+        await asyncio.wait_for(cluster.delivered.wait(), 10)
+
+    asyncio.run(main())
+
+
+def test_transfers_go_on_when_an_idle_worker_goes() -> None:
+    async def main() -> None:
+        cluster = _Cluster(stuck=1)
+        cluster.fetching.fetch(SimpleNamespace(key="a"))
+        await asyncio.sleep(0.01)
+        cluster.rpc.available["gone"] = {"a connection"}
+        cluster.fetching.counted(["live"])
+        await asyncio.sleep(0.05)
+        assert cluster.stuck == 0
+        assert not cluster.delivered.is_set()
 
     asyncio.run(main())
