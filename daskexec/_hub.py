@@ -15,8 +15,6 @@ import contextlib
 import pickle
 import threading
 import weakref
-from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar, Protocol
 
 from distributed import Client
@@ -58,6 +56,8 @@ class Hub:
 
     def __init__(self, client: Client) -> None:
         self._client = weakref.ref(client)
+        # Dask's own handler, which is a method of the client.
+        self._noted: Any = weakref.WeakMethod(client._stream_handlers["lost-data"])
         self._backends: dict[str, Listener] = {}
 
     @classmethod
@@ -67,8 +67,7 @@ class Hub:
             if hub is None:
                 hub = cls._hubs[client] = cls(client)
                 client.subscribe_topic(client.id, hub.on_event)
-                handlers = client._stream_handlers
-                handlers["lost-data"] = partial(hub.on_loss, handlers["lost-data"])
+                client._stream_handlers["lost-data"] = hub.on_loss
         return hub
 
     def join(self, backend: Listener) -> None:
@@ -81,8 +80,7 @@ class Hub:
             if self._backends or client is None or self._hubs.get(client) is not self:
                 return
             del self._hubs[client]
-        handlers = client._stream_handlers
-        handlers["lost-data"] = handlers["lost-data"].args[0]
+        client._stream_handlers["lost-data"] = self._noted()
         if client.status == "running":
             # Or the scheduler would try to tell the client of its own end.
             client.unsubscribe_topic(client.id)
@@ -105,8 +103,8 @@ class Hub:
                 await asyncio.wait_for(noted.wait(), 0.05)
         client.unsubscribe_topic(asked)
 
-    def on_loss(self, noted: Callable[[str], None], key: str) -> None:
-        noted(key)
+    def on_loss(self, key: str) -> None:
+        self._noted()(key)
         for backend in [*self._backends.values()]:
             backend.lost(key)
 
