@@ -31,15 +31,18 @@ if TYPE_CHECKING:  # numpy and pyarrow may be missing
     from daskexec.logs.engines.arrays import Arrays
 
 __all__ = [
-    "MONTHS", "PIECES", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally", "add_arrays",
-    "bound", "highest", "merge", "pieces_of", "settle", "start_of_hour",
+    "MIX", "MONTHS", "PIECES", "SAMPLES", "SAMPLE_BYTES", "Sample", "Stamp", "Tally",
+    "add_arrays", "bound", "highest", "merge", "piece_of", "pieces_of", "settle", "start_of_hour",
 ]  # fmt: skip
 
 SAMPLES = 10
 """How many malformed lines are kept as samples, the first ones."""
 
-PIECES = 2
+PIECES = 4
 """Into how many pieces `pieces_of` divides a tally."""
+
+MIX = (0xD6E8FEB86659FD93, 0x9E3779B97F4A7C15)
+"""Odd numbers by which the last bytes of a key, and its length, become a number like any other."""
 
 SAMPLE_BYTES = 400
 """How much of a sample is kept."""
@@ -226,25 +229,54 @@ def highest(table: Counter[bytes], number: int) -> list[tuple[bytes, int]]:
     return heapq.nsmallest(number, rows, key=lambda row: (-row[1], row[0]))
 
 
+def piece_of(key: bytes) -> int:
+    """Return the number of the piece, below `PIECES`, that a client, path or referrer is in.
+
+    By how it ends, and how long it is: `daskexec.logs.engines.arrays` finds the same of many.
+    """
+    mark = (int.from_bytes(key[-8:], "big") + len(key) * MIX[0]) * MIX[1] & 0xFFFFFFFFFFFFFFFF
+    return mark * PIECES >> 64
+
+
 def pieces_of(tally: Tally) -> list[Tally]:
     """Divide a tally into `PIECES` that have no key in common and take about as long to merge.
 
     The same pieces of several tallies can be merged apart from the others, at the same time;
-    merged with each other the pieces are the tally again. The second one has the visitors, and
-    the tables of clients and agents, by which they are told; the first one all else. The tally
-    is used up: its tables are those of the pieces.
+    merged with each other the pieces are the tally again. Each has the clients, paths and
+    referrers that `piece_of` gives it, and its clients' visits; the first one has all else. With
+    ``max_keys`` a table is in one piece: of clients and visitors in the second, others in the
+    first. The tally is used up.
     """
-    second = Tally(max_keys=tally.max_keys, visitors=tally.visitors)
-    tally.visitors = {}
-    for name in ("clients", "agents"):
-        setattr(second, name, getattr(tally, name))
-        setattr(tally, name, Counter())
-        if name in tally.lost:
-            second.lost[name] = tally.lost.pop(name)
-    second.sketches, tally.sketches = tally.sketches, {}
+    pieces = [tally, *(Tally(max_keys=tally.max_keys) for _ in range(PIECES - 1))]
+    if tally.max_keys:
+        second = pieces[1]
+        second.clients, tally.clients = tally.clients, Counter()
+        second.visitors, tally.visitors = tally.visitors, {}
+        second.sketches, tally.sketches = tally.sketches, {}
+        if "clients" in tally.lost:
+            second.lost["clients"] = tally.lost.pop("clients")
+        return pieces
     if tally.arrays is not None:
-        second.arrays = tally.arrays.take_visitors()
-    return [tally, second]
+        for piece, arrays in zip(pieces, tally.arrays.pieces(PIECES), strict=True):
+            piece.arrays = arrays
+    for name in ("paths", "path_bytes", "not_found", "clients", "referrers"):
+        table: Counter[bytes] = getattr(tally, name)
+        tables: list[dict[bytes, int]] = [{} for _ in pieces]
+        for key, count in table.items():
+            tables[piece_of(key)][key] = count
+        for piece, mine in zip(pieces, tables, strict=True):
+            setattr(piece, name, Counter(mine))
+    places = {key: place for place, piece in enumerate(pieces) for key in piece.clients}
+    visitors, tally.visitors = tally.visitors, {}
+    for day, agents in visitors.items():
+        for agent, clients in agents.items():
+            sets: list[set[bytes]] = [set() for _ in pieces]
+            for client in clients:
+                sets[places[client]].add(client)
+            for piece, its in zip(pieces, sets, strict=True):
+                if its:
+                    piece.visitors.setdefault(day, {})[agent] = its
+    return pieces
 
 
 def bound(tally: Tally) -> Tally:

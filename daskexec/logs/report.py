@@ -93,9 +93,11 @@ class MalformedLine:
 class Extract:
     """What a report says of a tally, or of a piece of one (`daskexec.logs.counts.pieces_of`).
 
-    Attributes are those of `Tally` and of `Report`; ``top`` and ``inexact`` are the report's.
+    Attributes are those of `Tally` and of `Report`; ``top`` and ``inexact`` are the report's, and
+    ``rows`` is the most rows of a table in ``top``.
     """
 
+    rows: int
     requests: int
     excluded: int
     bytes_sent: int
@@ -118,6 +120,7 @@ class Extract:
         for name, table in zip(_KINDS, by_kind(tally.table("agents")), strict=True):
             rows[name] = highest(table, top)
         return cls(
+            rows=top,
             requests=tally.requests,
             excluded=tally.excluded,
             bytes_sent=tally.bytes_sent,
@@ -135,12 +138,13 @@ class Extract:
         )
 
     def add(self, other: Extract) -> None:
-        """Add what is said of another piece of the same tally."""
+        """Add what is said of another piece of the same tally, for tables as long."""
         self.clients += other.clients
         self.visitors += other.visitors
         self.inexact |= other.inexact
         for name, rows in other.top.items():
-            self.top[name] = self.top[name] or rows
+            rows = sorted(self.top[name] + rows, key=lambda row: (-row[1], row[0]))
+            self.top[name] = rows[: self.rows]
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 import pytest
 from daskexec_testing.tallies import tally_blocks
 
+from daskexec.logs.counts import piece_of
 from daskexec.logs.formats import FORMATS
 from daskexec.logs.report import Extract
-from daskexec.logs.tally import Counting, Tally, merge, pieces_of, settle
+from daskexec.logs.tally import PIECES, Counting, Tally, merge, pieces_of, settle
 from daskexec.logs.tally import tally_blocks as count
 
 arrays = pytest.importorskip("daskexec.logs.engines.arrays", reason="needs numpy and pyarrow")
@@ -73,9 +74,10 @@ def test_they_say_what_tables_say(kinds: tuple[str, ...], mixed: bool) -> None:
         made.insert(0, merge(one, other))
     assert made[0].arrays is not None
     pieces = pieces_of(pickle.loads(pickle.dumps(made[0])))
-    parts = [Extract.of(piece, 15) for piece in pieces]
-    parts[0].add(parts[1])
-    assert parts[0] == wanted
+    found = [Extract.of(piece, 15) for piece in pieces]
+    for part in found[1:]:
+        found[0].add(part)
+    assert found[0] == wanted
     assert Extract.of(made[0], 15) == wanted
     settled = settle(made[0])
     assert settled.arrays is None
@@ -105,3 +107,17 @@ def test_sums_too_great_for_arrays() -> None:
     assert sent > 2**63
     assert Extract.of(tally, 5).top["paths_by_bytes"] == [(b"/", sent)]
     assert settle(tally).path_bytes == {b"/": sent}
+
+
+@pytest.mark.parametrize("size", [20, 3_000])
+@pytest.mark.parametrize("kind", ["binary", "large_binary"])
+def test_many_are_put_as_each_is(size: int, kind: str) -> None:
+    """Into the pieces of a tally, by numpy and by Python: also what is short, or empty."""
+    pa = pytest.importorskip("pyarrow")
+    dice = random.Random(size)
+    keys = [b"", b"a", b"\xff" * 8, *(dice.randbytes(dice.randrange(20)) for _ in range(size))]
+    for some in (keys, keys[:1], keys[:2], []):
+        marks = arrays._marks(pa.array(some, getattr(pa, kind)()))
+        assert [int(mark) * PIECES >> 64 for mark in marks] == [piece_of(key) for key in some]
+    places = [piece_of(key) for key in keys]
+    assert size < 100 or min(places.count(place) for place in range(PIECES)) > size / 5

@@ -185,12 +185,19 @@ def test_pieces_are_the_tally(made: Demo, max_keys: int) -> None:
     assert len(pieces) == PIECES
     filled = [sum(bool(getattr(piece, f.name)) for piece in pieces) for f in fields(Tally)]
     names = {f.name for f, times in zip(fields(Tally), filled, strict=True) if times > 1}
-    assert names <= {"arrays", "max_keys", "lost"}
+    tables = {"paths", "path_bytes", "not_found", "clients", "referrers"}
+    assert names <= {"arrays", "max_keys", "lost", "visitors", *tables}
+    for name in tables:
+        keys = [set(piece.table(name)) for piece in pieces]
+        assert sum(map(len, keys)) == len(set[bytes]().union(*keys))
+        assert max_keys or all(keys)
     for name in ("lost", "sketches"):
-        keys = [key for piece in pieces for key in getattr(piece, name)]
-        assert len(keys) == len(set(keys))
-        assert bool(keys) is bool(max_keys)
-    whole = merge(pieces[1], pieces[0])
+        names_of = [key for piece in pieces for key in getattr(piece, name)]
+        assert len(names_of) == len(set(names_of))
+        assert bool(names_of) is bool(max_keys)
+    whole = Tally()
+    for piece in pieces[::-1]:
+        whole = merge(whole, piece)
     assert settle(whole) == settle(tally_part(part, "combined", counting))
 
 

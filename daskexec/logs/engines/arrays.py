@@ -22,17 +22,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from daskexec.logs.counts import MIX
+
 if TYPE_CHECKING:
     from daskexec.logs.counts import Tally
 
-__all__ = ["Arrays", "Counted", "Table", "distinct", "sums"]
+__all__ = ["Arrays", "Counted", "Table", "distinct", "sums", "used"]
 
 Ints = NDArray[np.int64]
 
 _ENOUGH = 32 << 20  # bytes of new arrays that are not yet worth a look
 _LARGE = 1 << 30  # bytes of values that need 64-bit offsets
 _HEAP = 1 << 18  # values that are looked up in one table
-_ENDING = 6  # bytes of a value by which it is put on a heap
+_MIX = tuple(np.uint64(number) for number in MIX)
 _MOST = 1 << 62  # greater numbers stay Python's
 
 # The tables of a tally, by the column that has their keys, and the number of it that they count.
@@ -42,7 +44,6 @@ _PLACES = {
     "hosts": ("host", 0),
 }  # fmt: skip
 _NUMBERS = {"path": 3}  # of other columns: 1
-_VISITING = ("client", "agent")
 
 
 @dataclass
@@ -124,16 +125,13 @@ class Arrays:
             self._size = self._unified = self._counted[0].nbytes
         return self._counted[0]
 
-    def take_visitors(self) -> Arrays:
-        """Return, as other arrays, the clients and agents, with which the visitors are."""
-        taken = Arrays()
-        for each in self._counted:
-            tables = {name: each.tables.pop(name) for name in _VISITING if name in each.tables}
-            taken._counted.append(Counted(tables, each.days, each.triples))
-            each.days, each.triples = [], each.triples[:0]
-        taken._size = sum(each.nbytes for each in taken._counted)
-        self._size -= taken._size
-        return taken
+    def pieces(self, count: int) -> list[Arrays]:
+        """Divide into so many that have no value in common: see `daskexec.logs.counts.pieces_of`.
+
+        These must not be used afterwards.
+        """
+        divided = [_divide(counted, count) for counted in self._counted]
+        return [Arrays(*(its[n] for its in divided)) for n in range(count)]
 
     def take(self, tally: Tally) -> bool:
         """Take the tables of `tally` that go with the distinct keys in here, and the visitors.
@@ -270,8 +268,7 @@ def _join(names: list[Any]) -> tuple[Any, list[Ints]]:
     if heaps == 1:
         return _encode(names)
     # A table of all values would be slow, as it is in no cache, and five times their size.
-    heaps = min(heaps, 256)
-    which = [_heaps(each, heaps) for each in names]
+    which = [(_marks(each) >> np.uint64(16)) % np.uint64(heaps) for each in names]
     places = [np.empty(len(each), np.int64) for each in names]
     found: list[Any] = []
     size = 0
@@ -294,21 +291,63 @@ def _encode(names: list[Any]) -> tuple[Any, list[Ints]]:
     return chunks[-1].dictionary, np.split(codes, np.cumsum([len(each) for each in names[:-1]]))
 
 
-def _heaps(names: Any, count: int) -> NDArray[np.uint8]:
-    """A number below `count` for each value, the same for equal ones: by how they end."""
+def _marks(names: Any) -> NDArray[np.uint64]:
+    """A number for each value: what `daskexec.logs.counts.piece_of` makes of its end."""
     offsets, content = names.buffers()[1:]
     kind = np.int32 if names.type == pa.binary() else np.int64
-    edges = np.frombuffer(offsets, kind)[names.offset :][: len(names) + 1]
+    edges = np.frombuffer(offsets, kind)[names.offset :][: len(names) + 1].astype(np.int64)
     length, ends = np.diff(edges), edges[1:]
-    values = np.frombuffer(content if content else bytes(1), np.uint8)  # all may be empty
-    mixed = length.astype(np.uint32)
-    for place in range(1, 1 + _ENDING):
-        # Before the first value there may be nothing: take any byte, and forget it.
-        letters = values[np.maximum(ends - place, 0)] * (length >= place)
-        mixed = mixed * np.uint32(0x01000193) ^ letters
-    mixed *= np.uint32(0x9E3779B1)
-    heaps: NDArray[np.uint8] = ((mixed >> np.uint32(16)) % np.uint32(count)).astype(np.uint8)
-    return heaps
+    if content is None or content.size < 8:
+        content = (b"" if content is None else content.to_pybytes()).ljust(8, b"\0")
+    values = np.frombuffer(content, np.uint8)
+    words = np.ndarray((len(values) - 7,), ">u8", values, 0, (1,))
+    # The last 8 bytes up to its end; there may be fewer, and not all may be its own.
+    last = words[np.maximum(ends - 8, 0)].astype(np.uint64)
+    last >>= (8 * np.clip(8 - ends, 0, 7)).astype(np.uint64)
+    foreign = (8 * np.clip(8 - length, 0, 7)).astype(np.uint64)
+    last = np.where(length == 0, 0, last << foreign >> foreign).astype(np.uint64)
+    marks: NDArray[np.uint64] = (last + length.astype(np.uint64) * _MIX[0]) * _MIX[1]
+    return marks
+
+
+def _divide(counted: Counted, count: int) -> list[Counted]:
+    """Divide by the marks of values; hosts, and the requests of agents, are in the first one."""
+    shift = np.uint64(64 - (count - 1).bit_length())
+    pieces = [Counted(days=counted.days) for _ in range(count)]
+    place: Ints = np.zeros(0, np.int64)  # of each client in its piece
+    which: Ints = place
+    for name, table in counted.tables.items():
+        if name in ("host", "agent"):
+            pieces[0].tables[name] = table
+            continue
+        which = (_marks(table.names) >> shift).astype(np.int64)
+        if name == "client":
+            clients, place = which, np.empty(len(which), np.int64)
+        for n, piece in enumerate(pieces):
+            at = np.flatnonzero(which == n)
+            numbers = [column[at] for column in table.numbers]
+            piece.tables[name] = Table(table.names.take(pa.array(at)), numbers)
+            if name == "client":
+                place[at] = np.arange(len(at))
+    if len(counted.triples):
+        day, agent, client = counted.visits()
+        for n, piece in enumerate(pieces):
+            at = np.flatnonzero(clients[client] == n)
+            agents, its = counted.tables["agent"], agent[at]
+            if n:
+                names, its = used(agents.names, its)
+                piece.tables["agent"] = Table(names, [np.zeros(len(names), np.int64)])
+            pair = day[at] * len(piece.tables["agent"].names) + its
+            piece.triples = pair * len(piece.tables["client"].names) + place[client[at]]
+    return pieces
+
+
+def used(names: Any, codes: Ints) -> tuple[Any, Ints]:
+    """The values without those that no code stands for, and the new codes."""
+    there = np.bincount(codes, minlength=len(names)) > 0
+    if there.all():
+        return names, codes
+    return names.take(pa.array(np.flatnonzero(there))), (np.cumsum(there) - 1)[codes]
 
 
 def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:

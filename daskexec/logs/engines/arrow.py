@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from daskexec.logs.counts import add_arrays, bound, start_of_hour
-from daskexec.logs.engines.arrays import Arrays, Counted, Table, distinct, sums
+from daskexec.logs.engines.arrays import Arrays, Counted, Table, distinct, sums, used
 from daskexec.logs.engines.columns import Columns, split
 from daskexec.logs.engines.stdlib import StdlibEngine, flush_bytes
 from daskexec.logs.layouts import TIME
@@ -199,7 +199,7 @@ class ArrowEngine:
             texts["client"] = _renamed(texts["client"], self._selection.shown_client)
         if not kept.all():
             numbers = {name: column[kept] for name, column in numbers.items()}
-            texts = {name: _used(names, codes[kept]) for name, (names, codes) in texts.items()}
+            texts = {name: used(names, codes[kept]) for name, (names, codes) in texts.items()}
         if len(numbers["hours"]):
             self._count_numbers(numbers)
             self._count_times(numbers, batch.hours)
@@ -301,11 +301,3 @@ def _renamed(column: Column, rename: Callable[[bytes], bytes]) -> Column:
     table: dict[bytes, int] = {}
     renamed = [table.setdefault(rename(name), len(table)) for name in names.to_pylist()]
     return pa.array(list(table), pa.binary()), np.array(renamed, np.int64)[codes]
-
-
-def _used(names: Any, codes: Ints) -> Column:
-    """The column without values that no line has."""
-    there = np.bincount(codes, minlength=len(names)) > 0
-    if there.all():
-        return names, codes
-    return names.take(pa.array(np.flatnonzero(there))), (np.cumsum(there) - 1)[codes]
