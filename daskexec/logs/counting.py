@@ -347,8 +347,11 @@ class _Tree:
         ]
 
     def _merged(self, tallies: list[_Pieces]) -> list[Future[bytes]]:
-        submit: Callable[..., Future[bytes]] = self.executor.submit
-        return [submit(merge_piece, piece, _inputs(piece, tallies)) for piece in range(PIECES)]
+        submit: Callable[..., Future[Any]] = self.executor.submit
+        merged = [submit(merge_piece, piece, _inputs(piece, tallies)) for piece in range(PIECES)]
+        for future in merged:
+            submit(len, future)  # what a call depends on stays where it was made
+        return merged
 
 
 def _inputs(piece: int, tallies: list[_Pieces]) -> list[Future[Any]]:

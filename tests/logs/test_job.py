@@ -86,7 +86,9 @@ def test_tallies_are_merged_where_they_are(made: Demo, part_size: int, parts: in
     number = len(todo.files[0][1])
     assert number >= parts
     calls = Counter(executor.calls)
-    assert calls["count_packed"] == calls["len"] == number
+    assert calls["count_packed"] == number
+    # Each of them has a call that depends on it, so that none of them comes here.
+    assert calls["len"] == calls["count_packed"] + calls["merge_piece"]
     assert calls["merge_piece"] <= PIECES * -(-number // (FAN_IN - 1))
     assert calls["reduce_piece"] == PIECES
     if number > 32:  # not only at the end
