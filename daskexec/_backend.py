@@ -572,13 +572,6 @@ class DaskBackend:
 
     # -- for the transfers -----------------------------------------------------------------
 
-    def retry_transfers(self) -> None:
-        """Start the transfers that are under way anew, since a worker has died.
-
-        On the client's loop.
-        """
-        self._fetching.again()
-
     def lost(self, key: str) -> None:
         """Take note that a result was lost with its worker, be it this backend's or not."""
         self._fetching.lost(key)

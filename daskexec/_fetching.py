@@ -115,7 +115,7 @@ class Fetching:
         except asyncio.CancelledError:
             if owner.over():
                 raise
-            for future in batch.values():  # see `again`
+            for future in batch.values():  # see `lost`
                 self._loop.call_later(owner.AFTER_DEATH, owner.wait_again, future)
         except Exception as exc:
             if not owner.alive():
@@ -147,18 +147,10 @@ class Fetching:
             self._failing_since = now
         return now - self._failing_since < self.RETRY_FOR
 
-    def again(self) -> None:
-        """Start the transfers that are under way anew, since a worker has died.
-
-        Dask would go on trying to reach the dead one for 30 s.
-        """
-        self._cancel(list(self._tasks))
-
     def lost(self, key: str) -> None:
         """Start anew what transfers a result, since that was lost with its worker.
 
-        Not every death is told otherwise: an executor on a cluster of another's hears of none, and
-        a transfer may begin after a death was told and before the scheduler has seen it.
+        Dask would go on trying to reach the dead one for 30 s.
         """
         self._cancel([task for task, batch in self._tasks.items() if key in batch])
 
@@ -173,7 +165,7 @@ class Fetching:
         for address in gone:
             pool.remove(address)
         if wanted:
-            self.again()
+            self._cancel(list(self._tasks))
 
     def _cancel(self, tasks: list[asyncio.Task[Any]]) -> None:
         for task in tasks:

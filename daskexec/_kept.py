@@ -107,8 +107,6 @@ class KeptCluster:
     boards : str
         Folder in which executors have their boards, where its workers are processes of this
         machine; else "". Only then `death_of` and what follows it can be asked for.
-    on_death : callable
-        Called when one of those processes has ended, on the thread that reads.
     left : bool
         It goes on without this process: closing it is to let go of it.
     names : list of (name, index, function)
@@ -134,7 +132,6 @@ class KeptCluster:
         self.pid = process.pid if process is not None else 0
         self.on_news: Callable[[dict[str, Any]], None] = lambda _: None  # on the reading thread
         self.on_close: Callable[[], None] = lambda: None
-        self.on_death: Callable[[], None] = lambda: None
         self._process = process
         self._sock = sock
         self._wire = Wire(sock)
@@ -173,8 +170,6 @@ class KeptCluster:
                 break
             if message["op"] == "answer":
                 self._answered(message)
-            elif message["op"] == "death":
-                self.on_death()
             elif message["op"] == "trouble":
                 self._trouble = (message["final"], message["known"])
             elif message["op"] == "warning":

@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 import weakref
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from daskexec._board import remove_spools
@@ -63,7 +62,6 @@ class SpawnerLink:
             )
         self.scratch = tempfile.mkdtemp(prefix="daskexec-", dir=folder)
         self.deaths: dict[int, tuple[str, str]] = {}
-        self.mourners: list[Callable[[], None]] = []  # called, on the loop, when one has died
         self.ended = False  # the spawner has, without being asked to
         self._options: dict[str, dict[str, Any]] = {}
         self._running: dict[str, int] = {}
@@ -218,8 +216,6 @@ class SpawnerLink:
     def _exited(self, name: str, pid: int, status: int) -> None:
         self._running.pop(name, None)
         self.deaths[pid] = (name, self._reasons.pop(pid, "") or _how_it_ended(status))
-        for tell in list(self.mourners):
-            tell()
         while len(self.deaths) > self.REMEMBERED:
             old = next(iter(self.deaths))
             del self.deaths[old]

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from daskexec import _kept
 from daskexec._board import BOARDS, Board, path_in
@@ -135,7 +135,6 @@ def own(executor: str, n_workers: int, options: dict[str, Any]) -> Connect:
         cluster.answer_at_once(client.id)
         coming = n_workers * options["threads_per_worker"]
         backend = DaskBackend(client, executor, report, direct=True, coming=coming, once=False)
-        cluster.link.mourners.append(backend.retry_transfers)
         return Line(
             backend,
             close,
@@ -261,18 +260,10 @@ def shared(executor: str, opened: Opened) -> Connect:
         direct = True if own else None
         backend = DaskBackend(client, executor, report, direct, once=board is None)
 
-        def died() -> None:
-            client.loop.add_callback(backend.retry_transfers)
-
         if own is not None:
             own.answer_at_once(client.id)
-            own.on_death = died
-        if lender is not None:
-            lender.link.mourners.append(died)
 
         def close() -> None:
-            if lender is not None:
-                lender.link.mourners.remove(died)
             opened.close()
             if board is not None:
                 if kept is not None and kept.left:
@@ -390,13 +381,7 @@ def _connect(config: ClusterConfig, running: RunningCluster, timeout: float) -> 
     )
 
 
-class Mourner(Protocol):
-    """Who is to know of the deaths of workers."""
-
-    on_death: Callable[[], None]
-
-
-def inherited(parcel: Parcel, client: Any, running: Any, batch: Mourner) -> Connect:
+def inherited(parcel: Parcel, client: Any, running: Any) -> Connect:
     """Use a client, which stays open, for calls that another process has left."""
 
     def connect(report: Callable[[Any], None]) -> Line:
@@ -409,7 +394,6 @@ def inherited(parcel: Parcel, client: Any, running: Any, batch: Mourner) -> Conn
             return Line(backend, _nothing, trouble=running.trouble, fate=running.fate)
         held = {task.slot for task in parcel.tasks}
         board = Board(path_in(folder, parcel.executor), held=held)
-        batch.on_death = lambda: client.loop.add_callback(backend.retry_transfers)
         return Line(
             backend,
             board.remove,

@@ -245,8 +245,6 @@ class Keeper:
             from daskexec.kinds import open_cluster
 
             self._cluster = cluster = open_cluster(self._config, workers)
-        if hasattr(cluster, "on_death"):
-            cluster.on_death = self._worker_died
         self._entry.address = cluster.address
         with self._lock:
             if not self._end.is_set():
@@ -260,15 +258,6 @@ class Keeper:
             "security": packed(cluster.security),
             "boards": getattr(cluster, "boards", ""),
         }
-
-    def _worker_died(self) -> None:
-        owner = self._owner
-        if owner is not None:
-            owner.send(op="death")
-        with self._lock:
-            batches = list(self._batches)
-        for batch in batches:
-            batch.on_death()
 
     def answer_at_once(self, wire: Wire, client: str) -> None:
         """Have the scheduler send each message to a client at once."""
@@ -489,10 +478,9 @@ class _Batch:
         self.futures: dict[int, DaskFuture[Any]] = {}
         self.said: set[int] = set()  # of which the client knows that they run
         self._record = record
-        self.on_death: Callable[[], None] = lambda: None  # called when a worker has died
         policy = BatchPolicy(parcel.sharing, ahead=parcel.ahead, limit=parcel.limit)
         self._dispatcher = Dispatcher(
-            inherited(parcel, client, cluster, self),
+            inherited(parcel, client, cluster),
             parcel.executor,
             policy,
             initializer=parcel.initializer,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ class _Local:
     ----------
     boards : str
         Folder in which executors have their boards (`daskexec._board`).
-    on_death : callable
-        Called when a worker process has ended, on the cluster's event loop.
     """
 
     def __init__(self, cluster: Any) -> None:
@@ -31,11 +28,9 @@ class _Local:
         self.address: str = cluster.scheduler_address
         self.security = cluster.security if cluster.security.require_encryption else None
         self.boards: str = cluster.boards
-        self.on_death: Callable[[], None] = lambda: None
         self.death_of, self.recycle = cluster.death_of, cluster.recycle
         self.kill = cluster.kill
         self.signal_workers = cluster.signal_workers
-        cluster.link.mourners.append(lambda: self.on_death())
 
     def trouble(self) -> tuple[bool, str]:
         told: tuple[bool, str] = self._cluster.trouble()

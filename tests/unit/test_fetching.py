@@ -115,27 +115,15 @@ class _Cluster:
         raise AssertionError(key) from error
 
 
-def test_a_death_as_a_transfer_begins() -> None:
+def test_a_worker_goes_as_a_transfer_begins() -> None:
     """What it was about to fetch is fetched all the same."""
 
     async def main() -> None:
         cluster = _Cluster(stuck=0)
         cluster.fetching.fetch(SimpleNamespace(key="a"))
         await asyncio.sleep(0)  # it has begun, and waits for what may come along
-        cluster.fetching.again()
-        await asyncio.wait_for(cluster.delivered.wait(), 10)
-
-    asyncio.run(main())
-
-
-def test_a_transfer_from_a_worker_that_is_dead() -> None:
-    """It is begun anew when the death is told."""
-
-    async def main() -> None:
-        cluster = _Cluster(stuck=1)
-        cluster.fetching.fetch(SimpleNamespace(key="a"))
-        await asyncio.sleep(0.01)
-        cluster.fetching.again()
+        cluster.rpc.occupied["dead"] = {"a connection"}
+        cluster.fetching.counted([])
         await asyncio.wait_for(cluster.delivered.wait(), 10)
 
     asyncio.run(main())
@@ -178,7 +166,7 @@ def test_a_result_that_came_otherwise_while_it_is_fetched() -> None:
 
 
 @pytest.mark.parametrize("table", ["occupied", "_connecting"])
-def test_a_transfer_from_a_worker_whose_death_nobody_told(table: str) -> None:
+def test_a_transfer_from_a_worker_that_is_gone(table: str) -> None:
     """It is begun anew once the worker is no longer among those that there are, not before."""
 
     async def main() -> None:
