@@ -27,7 +27,7 @@ from daskexec.logs.counts import MIX
 if TYPE_CHECKING:
     from daskexec.logs.counts import Tally
 
-__all__ = ["Arrays", "Counted", "Table", "distinct", "sums", "used"]
+__all__ = ["Arrays", "Counted", "Table", "distinct", "encoded", "sums", "used"]
 
 Ints = NDArray[np.int64]
 
@@ -35,6 +35,8 @@ _ENOUGH = 32 << 20  # bytes of new arrays that are not yet worth a look
 _LARGE = 1 << 30  # bytes of values that need 64-bit offsets
 _HEAP = 1 << 18  # values that are looked up in one table
 _MIX = tuple(np.uint64(number) for number in MIX)
+# Arrow's own allocator gives memory back at once, and the kernel has to clear it again each time.
+_POOL = pa.system_memory_pool()
 _MOST = 1 << 62  # greater numbers stay Python's
 
 # The tables of a tally, by the column that has their keys, and the number of it that they count.
@@ -180,7 +182,7 @@ class Arrays:
         keys, numbers = table.names, table.numbers[place]
         if not numbers.all():
             there = np.flatnonzero(numbers)
-            keys, numbers = keys.take(pa.array(there)), numbers[there]
+            keys, numbers = _take(keys, there), numbers[there]
         return Counter(dict(zip(keys.to_pylist(), numbers.tolist(), strict=True)))
 
     @staticmethod
@@ -291,21 +293,32 @@ def _join(names: list[Any]) -> tuple[Any, list[Ints]]:
     size = 0
     for heap in range(heaps):
         there = [np.flatnonzero(its == heap) for its in which]
-        some = [each.take(pa.array(at)) for each, at in zip(names, there, strict=True)]
+        some = [_take(each, at) for each, at in zip(names, there, strict=True)]
         values, codes = _encode(some)
         for place, at, code in zip(places, there, codes, strict=True):
             place[at] = code + size
         found.append(values)
         size += len(values)
-    return pa.concat_arrays(found), places
+    return pa.concat_arrays(found, _POOL), places
 
 
 def _encode(names: list[Any]) -> tuple[Any, list[Ints]]:
-    chunks = pa.chunked_array(names, names[0].type).dictionary_encode().chunks  # not empty ones
+    chunks = encoded(names)  # of arrays that are not empty
     if not chunks:
         return names[0], [np.zeros(0, np.int64)] * len(names)
     codes = np.concatenate([chunk.indices.to_numpy() for chunk in chunks]).astype(np.int64)
     return chunks[-1].dictionary, np.split(codes, np.cumsum([len(each) for each in names[:-1]]))
+
+
+def encoded(names: list[Any]) -> list[Any]:
+    """Arrays as Arrow encodes them: the last has all distinct values, each has its indices."""
+    every = pa.chunked_array(names, names[0].type)
+    chunks: list[Any] = pc.dictionary_encode(every, memory_pool=_POOL).chunks
+    return chunks
+
+
+def _take(names: Any, at: Ints) -> Any:
+    return pc.take(names, pa.array(at), memory_pool=_POOL)
 
 
 def _marks(names: Any) -> NDArray[np.uint64]:
@@ -343,7 +356,7 @@ def _divide(counted: Counted, count: int) -> list[Counted]:
         for n, piece in enumerate(pieces):
             at = np.flatnonzero(which == n)
             numbers = [column[at] for column in table.numbers]
-            piece.tables[name] = Table(table.names.take(pa.array(at)), numbers)
+            piece.tables[name] = Table(_take(table.names, at), numbers)
             if name == "client":
                 place[at] = np.arange(len(at))
     if len(counted.triples):
@@ -364,7 +377,7 @@ def used(names: Any, codes: Ints) -> tuple[Any, Ints]:
     there = np.bincount(codes, minlength=len(names)) > 0
     if there.all():
         return names, codes
-    return names.take(pa.array(np.flatnonzero(there))), (np.cumsum(there) - 1)[codes]
+    return _take(names, np.flatnonzero(there)), (np.cumsum(there) - 1)[codes]
 
 
 def _changes(values: NDArray[Any]) -> NDArray[np.bool_]:

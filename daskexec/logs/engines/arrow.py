@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from daskexec.logs.counts import add_arrays, bound, start_of_hour
-from daskexec.logs.engines.arrays import Arrays, Counted, Table, distinct, sums, used
+from daskexec.logs.engines.arrays import Arrays, Counted, Table, distinct, encoded, sums, used
 from daskexec.logs.engines.columns import Columns, split
 from daskexec.logs.engines.stdlib import StdlibEngine, flush_bytes
 from daskexec.logs.layouts import TIME
@@ -91,7 +91,7 @@ class _Batch:
 
     def distinct(self, name: str) -> Column:
         """The distinct values of a column, and the number of each line's."""
-        chunks = pa.chunked_array(self.texts.pop(name)).dictionary_encode().chunks
+        chunks = encoded(self.texts.pop(name))
         names = chunks[-1].dictionary
         codes = [np.frombuffer(c.indices.buffers()[1], np.int32)[: len(c) : 2] for c in chunks]
         return names, np.concatenate(codes).astype(np.int64)
