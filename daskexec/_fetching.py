@@ -82,6 +82,7 @@ class Fetching:
         self._failing_since: float | None = None
         self._failed_last = 0.0
         self._tasks: dict[asyncio.Task[Any], dict[str, Any]] = {}  # what each one transfers
+        self._workers: frozenset[str] = frozenset()
         self.holding = False
 
     def fetch(self, future: Any) -> None:
@@ -155,12 +156,13 @@ class Fetching:
         self._cancel([task for task, batch in self._tasks.items() if key in batch])
 
     def counted(self, workers: Iterable[str]) -> None:
-        """Have nothing fetched from any but these, which are all workers that there are.
+        """Have nothing fetched from workers that are not among these, which are all, any more.
 
         One that was to leave has given its results to others, so none of them is lost.
         """
-        pool = self._client.rpc
-        gone = {*pool.available, *pool.occupied, *pool._connecting}.difference(workers)
+        pool, before = self._client.rpc, self._workers
+        self._workers = frozenset(workers)
+        gone = before - self._workers
         wanted = any(pool.occupied.get(one) or pool._connecting.get(one) for one in gone)
         for address in gone:
             pool.remove(address)

@@ -123,6 +123,7 @@ def test_a_worker_goes_as_a_transfer_begins() -> None:
         cluster.fetching.fetch(SimpleNamespace(key="a"))
         await asyncio.sleep(0)  # it has begun, and waits for what may come along
         cluster.rpc.occupied["dead"] = {"a connection"}
+        cluster.fetching.counted(["dead"])
         cluster.fetching.counted([])
         await asyncio.wait_for(cluster.delivered.wait(), 10)
 
@@ -174,12 +175,12 @@ def test_a_transfer_from_a_worker_that_is_gone(table: str) -> None:
         cluster.fetching.fetch(SimpleNamespace(key="a"))
         await asyncio.sleep(0.01)
         getattr(cluster.rpc, table)["dead"] = {"a connection"}
-        cluster.rpc.available["idle"] = cluster.rpc.available["live"] = {"a connection"}
+        cluster.rpc.available["live"] = cluster.rpc.available["no worker"] = {"a connection"}
         cluster.fetching.counted(["dead", "live"])  # the scheduler has not seen it yet
         await asyncio.sleep(0.05)
         assert not cluster.delivered.is_set()
-        assert cluster.rpc.available.keys() == {"live"}
         cluster.fetching.counted(["live"])
+        assert cluster.rpc.available.keys() == {"live", "no worker"}
         assert not getattr(cluster.rpc, table)
         await asyncio.wait_for(cluster.delivered.wait(), 10)
 
@@ -192,7 +193,9 @@ def test_transfers_go_on_when_an_idle_worker_goes() -> None:
         cluster.fetching.fetch(SimpleNamespace(key="a"))
         await asyncio.sleep(0.01)
         cluster.rpc.available["gone"] = {"a connection"}
+        cluster.fetching.counted(["live", "gone"])
         cluster.fetching.counted(["live"])
+        assert not cluster.rpc.available
         await asyncio.sleep(0.05)
         assert cluster.stuck == 0
         assert not cluster.delivered.is_set()
