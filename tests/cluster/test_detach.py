@@ -302,9 +302,12 @@ def test_values_that_are_with_the_workers(gates: Gates) -> None:
     """What calls need of others comes along, as does what nobody has asked for so far."""
     executor = start(2)
     started, release = [gates.gate(), gates.gate()], gates.gate()
-    value = executor.submit(calls.filled, 2 << 20)
+    value = executor.submit(calls.filled, 2 << 20, release)
     step = executor.submit(calls.identity, [value])
-    assert executor.submit(len, step).result(LIMIT) == 1
+    length = executor.submit(len, step)
+    release.open()
+    assert length.result(LIMIT) == 1
+    release = gates.gate()
     running = [executor.submit(_hold_length, gate, release, step) for gate in started]
     for gate in started:
         gate.wait()

@@ -16,10 +16,10 @@ from concurrent.futures import (
 
 import pytest
 from daskexec_testing import calls
-from daskexec_testing.gates import Gates
+from daskexec_testing.gates import Gate, Gates
 from daskexec_testing.graphs import TEXTS, TOTALS, report
 from daskexec_testing.leaks import sharing
-from daskexec_testing.promised import Guarded
+from daskexec_testing.promised import Guarded, wait_and_guard
 
 from daskexec import DaskExecutor, Graph, SerialExecutor, WorkerDied
 
@@ -175,8 +175,8 @@ def names(count: int) -> list[int]:
 
 
 @passing.property(each="names")
-def parts(name: int, client: int) -> Guarded:
-    return Guarded(100_000, client)
+def parts(name: int, client: int, release: Gate) -> Guarded:
+    return wait_and_guard(release, 100_000, client)
 
 
 @passing.property(each={"part": "parts"})
@@ -231,10 +231,13 @@ def two() -> Iterator[dict[str, Executor]]:
     pool.shutdown()
 
 
-def test_values_stay_with_the_workers(two: dict[str, Executor]) -> None:
+def test_values_stay_with_the_workers(two: dict[str, Executor], gates: Gates) -> None:
     """Only what is asked for, and what another executor needs, comes here; the rest cannot."""
-    run = passing.on(two, count=5, client=CLIENT)
-    assert run["last"] == (5, 500_000)
+    release = gates.gate()
+    run = passing.on(two, count=5, client=CLIENT, release=release)
+    last = run.future("last")
+    release.open()
+    assert last.result(LIMIT) == (5, 500_000)
     assert run.wait(LIMIT)
     assert run["total", "lengths"] == ((500_000, 500_000), [100_000] * 5)
     assert run["checked"] == (True, 5, CLIENT)
@@ -243,19 +246,24 @@ def test_values_stay_with_the_workers(two: dict[str, Executor]) -> None:
         run["whole"]
 
 
-def test_a_future_is_given(two: dict[str, Executor]) -> None:
+def test_a_future_is_given(two: dict[str, Executor], gates: Gates) -> None:
     """A future that is given goes on as a future."""
-    given = two["default"].submit(Guarded, 1_000_000, CLIENT)
-    run = passing.on(two, whole=given, count=2, client=CLIENT)
-    assert run["total"] == (1_000_000, 200_000)
+    release = gates.gate()
+    given = two["default"].submit(wait_and_guard, release, 1_000_000, CLIENT)
+    run = passing.on(two, whole=given, count=2, client=CLIENT, release=release)
+    total = run.future("total")
+    release.open()
+    assert total.result(LIMIT) == (1_000_000, 200_000)
     assert run["last"] == (2, 1_000_000)
     assert given.is_remote()  # type: ignore[attr-defined]
 
 
-def test_failures_of_what_was_given_as_futures(two: dict[str, Executor]) -> None:
+def test_failures_of_what_was_given_as_futures(two: dict[str, Executor], gates: Gates) -> None:
     """The property that raised is named, whoever hears of it first; others are not touched."""
-    run = passing.on(two, count=3, client=CLIENT)
+    release = gates.gate()
+    run = passing.on(two, count=3, client=CLIENT, release=release)
     futures = {name: run.future(name) for name in ("here_too", "total")}
+    release.open()
     with pytest.raises(ValueError, match="broken") as caught:
         futures["here_too"].result(LIMIT)
     if NOTES:
@@ -271,7 +279,7 @@ def test_cancelling_what_was_submitted_early(two: dict[str, Executor], gates: Ga
     started, release = gates.gate(), gates.gate()
     count = two["default"].submit(calls.hold, started, release, 2)
     started.wait()
-    run = passing.on(two, whole=count, lengths=[1], client=CLIENT)
+    run = passing.on(two, whole=count, lengths=[1], client=CLIENT, release=release)
     needed, needs = run.future("total"), run.future("checked")
     assert not needs.running()
     assert needed.cancel()

@@ -54,14 +54,16 @@ def is_there(future: Any) -> bool:
 # --- values -------------------------------------------------------------------------------------
 
 
-def test_values_do_not_visit_the_client(executor: DaskExecutor) -> None:
+def test_values_do_not_visit_the_client(executor: DaskExecutor, gates: Gates) -> None:
     """1 GB flows through a chain of five calls; the client reads less than 100 kB of it."""
-    size = 200_000_000
+    size, release = 200_000_000, gates.gate()
     with promised.counted_reads() as reads:
-        chain = [executor.submit(Guarded, size, CLIENT)]
+        chain = [executor.submit(promised.wait_and_guard, release, size, CLIENT)]
         for _ in range(4):
             chain.append(executor.submit(promised.on, chain[-1]))
-        stages, last = executor.submit(promised.told, chain[-1]).result(LIMIT)
+        told = executor.submit(promised.told, chain[-1])
+        release.open()
+        stages, last = told.result(LIMIT)
         read = reads.count
     assert stages * last == 1_000_000_000
     assert 0 < read < 100_000
@@ -81,15 +83,19 @@ def test_values_do_not_visit_the_client(executor: DaskExecutor) -> None:
     ],
     ids=["list", "tuple", "dict", "key", "set", "dataclass"],
 )
-def test_at_any_depth(executor: DaskExecutor, wrapped: Callable[[Any], Any], size: int) -> None:
+def test_at_any_depth(
+    executor: DaskExecutor, wrapped: Callable[[Any], Any], size: int, gates: Gates
+) -> None:
     """A future within containers stands for its value, by position and by keyword."""
-    value = executor.submit(Guarded, size, CLIENT)
+    release = gates.gate()
+    value = executor.submit(promised.wait_and_guard, release, size, CLIENT)
     results = [
         executor.submit(promised.sizes, wrapped(value)),
         executor.submit(promised.sizes, k=wrapped(value)),
         executor.submit(partial(promised.sizes, wrapped(value)), value),
         executor.submit(lambda given: promised.sizes(given), wrapped(value)),
     ]
+    release.open()
     assert [result.result(LIMIT) for result in results] == [size, size, 2 * size, size]
     assert is_there(value)
 
@@ -109,11 +115,14 @@ def test_used_before_its_turn(executor: DaskExecutor, gates: Gates) -> None:
     assert not wait([*running, *between], LIMIT).not_done
 
 
-def test_items_of_a_map(executor: DaskExecutor) -> None:
+def test_items_of_a_map(executor: DaskExecutor, gates: Gates) -> None:
     """So it is for the items of a map."""
-    values = [executor.submit(Guarded, BIG, CLIENT) for _ in range(3)]
-    assert list(executor.map(promised.sizes, [*values, Box(1)], timeout=LIMIT)) == [BIG] * 3 + [0]
+    release = gates.gate()
+    values = [executor.submit(promised.wait_and_guard, release, BIG, CLIENT) for _ in range(3)]
+    items = executor.map(promised.sizes, [*values, Box(1)], timeout=LIMIT)
     pairs = executor.map(promised.sizes, values, values, timeout=LIMIT)
+    release.open()
+    assert list(items) == [BIG] * 3 + [0]
     assert list(pairs) == [2 * BIG] * 3
     assert all(map(is_there, values))
 
@@ -179,14 +188,15 @@ def test_needed_after_it_was_read(executor: DaskExecutor, gates: Gates) -> None:
     assert needs.result(LIMIT) == (1, BIG)
 
 
-def test_futures_of_others(executor: DaskExecutor) -> None:
+def test_futures_of_others(executor: DaskExecutor, gates: Gates) -> None:
     """Futures of another executor are waited for by no thread, and stand for their values."""
-    gate = threading.Event()
+    gate, release = threading.Event(), gates.gate()
     with ThreadPoolExecutor(1) as pool:
         pending, failing = pool.submit(gate.wait, LIMIT), pool.submit(calls.fail, "elsewhere")
-        value = executor.submit(Guarded, BIG, CLIENT)
+        value = executor.submit(promised.wait_and_guard, release, BIG, CLIENT)
         needs = executor.submit(promised.sizes, [value, pending])
         fails = executor.submit(promised.sizes, [value, failing])
+        release.open()
         assert not needs.done()
         gate.set()
         assert needs.result(LIMIT) == BIG
@@ -194,13 +204,15 @@ def test_futures_of_others(executor: DaskExecutor) -> None:
             fails.result(LIMIT)
 
 
-def test_options_and_views(executor: DaskExecutor) -> None:
+def test_options_and_views(executor: DaskExecutor, gates: Gates) -> None:
     """Calls of a view, with retries or another priority, take futures of the executor."""
-    value = executor.submit(Guarded, BIG, CLIENT)
     for options in ({"retries": 1}, {"priority": 5}, {"name": "other"}):
-        view = executor.with_options(**options)
+        release, view = gates.gate(), executor.with_options(**options)
+        value = executor.submit(promised.wait_and_guard, release, BIG, CLIENT)
         step = view.submit(promised.on, value)
-        assert executor.submit(promised.told, step).result(LIMIT) == (2, BIG)
+        told = executor.submit(promised.told, step)
+        release.open()
+        assert told.result(LIMIT) == (2, BIG)
         assert list(view.map(promised.sizes, [step], timeout=LIMIT)) == [BIG]
 
 
@@ -336,13 +348,15 @@ def test_cancelled(executor: DaskExecutor, gates: Gates) -> None:
 # --- what is kept, and what is lost -------------------------------------------------------------
 
 
-def test_what_nobody_needs_is_let_go(executor: DaskExecutor) -> None:
+def test_what_nobody_needs_is_let_go(executor: DaskExecutor, gates: Gates) -> None:
     """A value goes when its future has been dropped and the last call that needs it is over."""
     client = executor.submit(abs, -1).dask_future.client
     eventually(lambda: promised.kept(client) < MIB, "earlier values go", LIMIT)
-    value = executor.submit(calls.filled, 20 * MIB)
+    release = gates.gate()
+    value = executor.submit(calls.filled, 20 * MIB, release)
     step = executor.submit(calls.nap, 0.2, value)
     length = executor.submit(len, step)
+    release.open()
     assert length.result(LIMIT) == 20 * MIB
     assert promised.kept(client) >= 40 * MIB
     del step
@@ -362,10 +376,12 @@ def test_lost_with_its_worker(kind: str, gates: Gates, tmp_path: Path) -> None:
         if kind == "remote":
             address = stack.enter_context(running_cluster(tmp_path)).address
         executor = stack.enter_context(DaskExecutor(None if address else 2, cluster=address))
-        journal = gates.journal()
-        value = executor.submit(promised.filled, 2 * MIB, journal)
+        journal, release = gates.journal(), gates.gate()
+        value = executor.submit(promised.filled, 2 * MIB, release, journal)
         step = executor.submit(calls.identity, value)
-        pid = executor.submit(promised.place, step).result(LIMIT)
+        place = executor.submit(promised.place, step)
+        release.open()
+        pid = place.result(LIMIT)
         assert len(journal.lines()) == 1
         promised.kill(pid)
         needs = [executor.submit(promised.place, one) for one in (step, value, step)]
@@ -380,39 +396,48 @@ def test_lost_with_its_worker(kind: str, gates: Gates, tmp_path: Path) -> None:
 def test_lost_and_not_to_be_run_again(gates: Gates) -> None:
     """With rerun=False a value that was lost stays lost, and what needs it fails."""
     with DaskExecutor(1) as executor:
-        journal = gates.journal()
-        value = executor.with_options(rerun=False).submit(promised.filled, 2 * MIB, journal)
-        promised.kill(executor.submit(promised.place, value).result(LIMIT))
+        journal, release, once = gates.journal(), gates.gate(), executor.with_options(rerun=False)
+        value = once.submit(promised.filled, 2 * MIB, release, journal)
+        place = executor.submit(promised.place, value)
+        release.open()
+        promised.kill(place.result(LIMIT))
         error = executor.submit(promised.place, value).exception(LIMIT)
         assert isinstance(error, WorkerDied)
         assert "rerun=False" in str(error)
         assert len(journal.lines()) == 1
 
 
-def test_order_without_values(executor: DaskExecutor) -> None:
+def test_order_without_values(executor: DaskExecutor, gates: Gates) -> None:
     """What runs after a call does not ask for its value, which stays where it is."""
-    value = executor.submit(Guarded, BIG, CLIENT)
+    release = gates.gate()
+    value = executor.submit(promised.wait_and_guard, release, BIG, CLIENT)
     needs = executor.submit(promised.sizes, value)
     then = executor.with_options(after=[value, needs]).submit(calls.add, 1, 2)
     late = executor.with_options(after=value).submit(calls.add, then, 2)
+    release.open()
     assert late.result(LIMIT) == 5
     assert needs.result(LIMIT) == BIG
     assert is_there(value)
 
 
-def test_workers_that_are_replaced() -> None:
+def test_workers_that_are_replaced(gates: Gates) -> None:
     """Where each call has a process of its own, values outlive that."""
+    release = gates.gate()
     with DaskExecutor(1, max_tasks_per_child=1) as executor:
-        value = executor.submit(Guarded, BIG, CLIENT)
+        value = executor.submit(promised.wait_and_guard, release, BIG, CLIENT)
         step = executor.submit(promised.on, value)
-        assert executor.submit(promised.told, step).result(LIMIT) == (2, BIG)
+        told = executor.submit(promised.told, step)
+        release.open()
+        assert told.result(LIMIT) == (2, BIG)
 
 
 def test_lost_once_too_often(gates: Gates) -> None:
     """What loses its value again and again fails, and so does what needs it."""
     with DaskExecutor(1) as executor:
-        value = executor.submit(promised.filled, 2 * MIB)
+        release = gates.gate()
+        value = executor.submit(promised.filled, 2 * MIB, release)
         needs = executor.submit(promised.place, value)
+        release.open()
         for _ in range(4):
             promised.kill(needs.result(LIMIT))
             needs = executor.submit(promised.place, value)
@@ -424,12 +449,14 @@ def test_lost_once_too_often(gates: Gates) -> None:
         assert executor.submit(calls.add, 1, 2).result(LIMIT) == 3
 
 
-def test_shutdown(executor: DaskExecutor, cluster: Cluster) -> None:
+def test_shutdown(executor: DaskExecutor, cluster: Cluster, gates: Gates) -> None:
     """At the end what is small comes along; what is large, and was not asked for, says so."""
+    release = gates.gate()
     with DaskExecutor(cluster=cluster.address) as ending:
-        small, big = ending.submit(calls.filled, BIG), ending.submit(calls.filled, 2 * MIB)
-        asked = ending.submit(calls.filled, 2 * MIB)
+        sizes = [BIG, 2 * MIB, 2 * MIB]
+        small, big, asked = (ending.submit(calls.filled, size, release) for size in sizes)
         needs = ending.submit(calls.capture, small, big, asked)
+        release.open()
         wait([needs], LIMIT)
         assert is_there(big)
         assert not asked.done()

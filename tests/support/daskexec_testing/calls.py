@@ -50,7 +50,10 @@ def length(value: Any) -> int:
     return len(value)
 
 
-def filled(size: int) -> bytes:
+def filled(size: int, gate: Gate | None = None) -> bytes:
+    """So many bytes, not before the gate is open."""
+    if gate is not None:
+        gate.wait()
     return b"x" * size
 
 

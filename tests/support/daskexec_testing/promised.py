@@ -82,12 +82,14 @@ def total(groups: Any) -> int:
 
 
 def wait_and_guard(gate: Gate, size: int, client: int) -> Guarded:
+    """Not before the gate is open: a result that nothing needs when it is there is fetched."""
     gate.wait()
     return Guarded(size, client)
 
 
-def filled(size: int, journal: Journal | None = None) -> tuple[int, bytearray]:
-    """Its process, and so many bytes."""
+def filled(size: int, gate: Gate, journal: Journal | None = None) -> tuple[int, bytearray]:
+    """Its process, and so many bytes, not before the gate is open."""
+    gate.wait()
     if journal is not None:
         journal.write("filled")
     return os.getpid(), bytearray(size)
