@@ -689,7 +689,7 @@ class DaskBackend:
         if self._lost or self._closed:
             return
         self._lost = True
-        self._gate.open()
+        self._gate.drop()
         self._futures.clear()
         self._supplying.clear()
         self._values.clear()

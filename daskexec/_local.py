@@ -249,6 +249,21 @@ class Scheduler(distributed.Scheduler):  # by its name Dask looks things up
     def start_http_server(self, *_args: Any, **_kwargs: Any) -> None:
         """Open no port."""
 
+    def bulk_schedule_unrunnable_after_adding_worker(self, ws: Any) -> dict[Any, Any]:
+        """Give a worker that joins what came first, wherever it waits.
+
+        While there is no worker a task waits in Dask's queue, and from when one has begun to join
+        until it runs, beside that. What is there would go first, though it came later.
+        """
+        found: dict[Any, Any] = super().bulk_schedule_unrunnable_after_adding_worker(ws)
+        if not found or not self.queued:
+            return found
+        ranks: dict[Any, Any] = {key: self.tasks[key].priority for key in found}
+        last = max(ranks.values())
+        ranks.update((task.key, task.priority) for task in self.queued if task.priority < last)
+        # Dask begins at the end.
+        return dict.fromkeys(sorted(ranks, key=ranks.__getitem__, reverse=True), "processing")
+
     def heartbeat_worker(self, **state: Any) -> dict[str, Any]:
         """Have each worker report once a second: each report stops its calls for a moment."""
         answer = super().heartbeat_worker(**state)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
@@ -63,11 +63,23 @@ class Gate:
             held = self._held or {}
             return {key: held.pop(key) for key in keys if key in held}
 
-    def open(self) -> list[Any]:
-        """Hold nothing from now on; return what was held."""
+    def open(self) -> Iterator[Any]:
+        """Let out what is held, one after the other; hold nothing once all of it is out.
+
+        What comes meanwhile is held, too, or it would overtake what came before.
+        """
+        while True:
+            with self._lock:
+                if not self._held:
+                    self._held = None
+                    return
+                what = self._held.pop(next(iter(self._held)))
+            yield what
+
+    def drop(self) -> None:
+        """Forget what is held, and hold nothing from now on."""
         with self._lock:
-            held, self._held = self._held or {}, None
-            return [*held.values()]
+            self._held = None
 
 
 class Survey:
@@ -116,10 +128,10 @@ class Survey:
             finally:
                 self._asking = False
 
-    async def open(self, gate: Gate, bring: Callable[[], Awaitable[None]]) -> list[Any]:
+    async def open(self, gate: Gate, bring: Callable[[], Awaitable[None]]) -> Iterable[Any]:
         """Open a gate when a worker is there that can run calls, and has what they need.
 
-        `bring` brings that. Returns what was held; what no worker can run stays there.
+        `bring` brings that. Returns what is let out; what no worker can run stays there.
         """
         fatal = await self.first_worker()
         try:
@@ -129,7 +141,7 @@ class Survey:
             fatal = f"the initializer could not be brought to the workers: {exc}"
         if fatal:
             self._report(Surveyed(fatal, {}))
-            return []
+            return ()
         return gate.open()
 
     async def first_worker(self) -> str:

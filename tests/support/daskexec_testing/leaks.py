@@ -33,7 +33,12 @@ def _children() -> dict[int, str]:
 
 
 def _threads() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if not thread.daemon}
+    """Threads that Python waits for, but for Dask's own, which it has once in a process."""
+    return {
+        thread
+        for thread in threading.enumerate()
+        if not thread.daemon and not thread.name.startswith("Dask-Offload")
+    }
 
 
 @contextlib.contextmanager
