@@ -155,6 +155,8 @@ class Dispatcher:
         self.give_way()
         call = self.make_call(fn, args, kwargs, options)
         future = call.future
+        if options.remote:
+            self.use([future])
         if _is_plain(fn, args, kwargs):
             self.enter(call)  # there is nothing within these
             return future

@@ -459,6 +459,10 @@ class DaskExecutor(Executor):
             counts what was raised alone. None: it is not, unless `retries` says so; but on a
             cluster that daskexec did not start, where nobody can be asked what the dead worker
             had begun, calls that may not have begun are tried once more, one by one.
+        remote : bool
+            Leave the value with the worker that made it until somebody asks for it, as that of
+            a future that is an argument of another call: see `DaskFuture.is_remote`. Small ones
+            come at once. ``map`` asks for what it yields: there it has no effect.
 
         Raises
         ------

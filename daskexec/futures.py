@@ -269,8 +269,9 @@ class DaskFuture(concurrent.futures.Future[T]):
     def is_remote(self) -> bool:
         """Tell whether the call has run, and its value is with the workers and not here.
 
-        So it is while other calls need the value, and nobody has done anything with the future
-        that asks for it, such as `done` or `result`; this method does not.
+        So it is while other calls need the value, or after ``with_options(remote=True)``, and
+        nobody has done anything with the future that asks for it, such as `done` or `result`;
+        this method does not.
         """
         return (
             self._state == RUNNING

@@ -47,6 +47,8 @@ class CallOptions:
     rerun : bool, optional
         Whether a call that was begun may be run again after its worker died: never, up to
         `RERUNS` times, or (None) where it was lost with others, which share its task.
+    remote : bool
+        Leave the value with the worker until somebody asks for it, unless it is small.
 
     Raises
     ------
@@ -63,6 +65,7 @@ class CallOptions:
     timeout: float | None = None
     after: After | None = None
     rerun: bool | None = None
+    remote: bool = False
 
     @property
     def alone(self) -> bool:
@@ -103,9 +106,10 @@ class CallOptions:
             value = getattr(self, field)
             if not isinstance(value, int) or isinstance(value, bool):
                 raise TypeError(f"{field} must be an int, not {type(value).__name__}")
-        captures: Any = self.capture_output
-        if not isinstance(captures, bool):
-            raise TypeError(f"capture_output must be True or False, not {captures!r}")
+        for field in ("capture_output", "remote"):
+            value = getattr(self, field)
+            if not isinstance(value, bool):
+                raise TypeError(f"{field} must be True or False, not {value!r}")
         if self.retries < 0:
             raise ValueError(f"retries must be 0 or more, not {self.retries}")
         if self.resources is not None:

@@ -9,8 +9,7 @@ as arguments.
     PartCounter.drive, in the caller's thread            the executor
       parts of the files, a window of them ---------> tally(part)
       executor takes futures:                           |  stays where it was made
-        receipt(tally's future) ------------------------+-> that it is there
-        every 16 tallies, for each piece of them:
+        every 16 tallies of a worker, for each piece of them:
           merge(their futures) -------------------------+-> that piece of one tally
         at the end, for each piece:
           extract(the last futures) --------------------+-> what a report says of it
@@ -127,6 +126,8 @@ class PartCounter(Executor):
         self._executor, self._tally = executor, tally
         self._tell, self._size, self._done = progress or (lambda done, size: None), size, 0
         self._remote = bool(getattr(executor, "takes_futures", False))
+        if self._remote:
+            self._executor = _view(executor, remote=True)
         self._window = window or (_REMOTE_WINDOW if self._remote else _WINDOW)
         self._home = socket.gethostname()
         self._files: deque[_File] = deque()  # whose parts are not all handed over
@@ -219,7 +220,7 @@ class PartCounter(Executor):
             future = tally = submit(count_part, *work)
         else:
             tally = submit(count_packed, *work)
-            future = submit(len, tally)
+            future = _ran(tally)
         self._pending[future] = _Task(file, part, tally)
         if future.done():
             # An executor that runs calls at submit: the progress moves, and a Ctrl-C that
@@ -234,7 +235,7 @@ class PartCounter(Executor):
         file.pending -= 1
         self._held -= len(task.part.content or b"")
         try:
-            value = future.result()
+            value = None if _is_remote(task.tally) else task.tally.result()
         except (Unreadable, WorkerDied) as error:
             # Which part's failure arrives first is chance; the report must not show it.
             reason = str(error)
@@ -242,8 +243,10 @@ class PartCounter(Executor):
             file.tallies = None
         else:
             if file.tallies is not None:
-                made: Any = task.tally if self._remote else value
-                file.tallies.add(made)
+                if self._remote:
+                    file.tallies.add(task.tally, _place(task.tally))
+                else:
+                    file.tallies.add(value)
         self._done += task.part.size
         self._tell(self._done, self._size)
         self._close(file)
@@ -289,7 +292,7 @@ class _Pile:
     def __init__(self) -> None:
         self._tally = Tally()
 
-    def add(self, tally: Tally) -> None:
+    def add(self, tally: Any, place: str = "") -> None:
         self._tally = merge(self._tally, tally)
 
     def absorb(self, other: _Heap) -> None:
@@ -306,37 +309,41 @@ _Pieces = Future[list[bytes]] | list[Future[bytes]]
 
 @dataclass
 class _Tree:
-    """Tallies on the workers, merged by calls of the executor, `FAN_IN` at a time."""
+    """Tallies on the workers, merged by calls of the executor, `FAN_IN` at a time.
+
+    Those of one worker first, which then need not travel.
+    """
 
     executor: Executor
-    levels: list[list[_Pieces]] = field(default_factory=list)
+    levels: dict[str, list[list[_Pieces]]] = field(default_factory=dict)  # by worker
 
     def __post_init__(self) -> None:
         # Before parts that wait: what is merged takes less room.
-        options = getattr(self.executor, "with_options", None)
-        if options is not None:
-            self.executor = options(priority=1)
+        self._asking = _view(self.executor, priority=1, remote=False)
+        self._keeping = _view(self.executor, priority=1, remote=True)
 
-    def add(self, tally: _Pieces, level: int = 0) -> None:
-        while len(self.levels) <= level:
-            self.levels.append([])
-        self.levels[level].append(tally)
-        if len(self.levels[level]) == FAN_IN:
-            group, self.levels[level] = self.levels[level], []
-            self.add(self._merged(group), level + 1)
+    def add(self, tally: Any, place: str = "", level: int = 0) -> None:
+        levels = self.levels.setdefault(place, [])
+        while len(levels) <= level:
+            levels.append([])
+        levels[level].append(tally)
+        if len(levels[level]) == FAN_IN:
+            group, levels[level] = levels[level], []
+            self.add(self._merged(group), place, level + 1)
 
     def absorb(self, other: _Heap) -> None:
         assert isinstance(other, _Tree)
-        for level, tallies in enumerate(other.levels):
-            for tally in tallies:
-                self.add(tally, level)
+        for place, levels in other.levels.items():
+            for level, tallies in enumerate(levels):
+                for tally in tallies:
+                    self.add(tally, place, level)
 
     def reduce(self, function: Callable[[Tally], T], timeout: float | None) -> list[T]:
-        rest = [tally for level in self.levels for tally in level]
+        rest = [tally for levels in self.levels.values() for level in levels for tally in level]
         while len(rest) > 2 * FAN_IN:  # a few more are no reason to merge some twice
             rest = [*rest[FAN_IN:], self._merged(rest[:FAN_IN])]
-        self.levels = [rest]
-        submit: Callable[..., Future[T]] = self.executor.submit
+        self.levels = {"": [rest]}
+        submit: Callable[..., Future[T]] = self._asking.submit
         found = [
             submit(reduce_piece, piece, _inputs(piece, rest), function) for piece in range(PIECES)
         ]
@@ -347,15 +354,42 @@ class _Tree:
         ]
 
     def _merged(self, tallies: list[_Pieces]) -> list[Future[bytes]]:
-        submit: Callable[..., Future[Any]] = self.executor.submit
-        merged = [submit(merge_piece, piece, _inputs(piece, tallies)) for piece in range(PIECES)]
-        for future in merged:
-            submit(len, future)  # what a call depends on stays where it was made
-        return merged
+        submit: Callable[..., Future[Any]] = self._keeping.submit
+        return [submit(merge_piece, piece, _inputs(piece, tallies)) for piece in range(PIECES)]
 
 
 def _inputs(piece: int, tallies: list[_Pieces]) -> list[Future[Any]]:
     return [tally[piece] if isinstance(tally, list) else tally for tally in tallies]
+
+
+def _view(executor: Executor, **options: Any) -> Executor:
+    """Return an executor with other options for its calls, where it knows of such."""
+    with_options: Callable[..., Executor] | None = getattr(executor, "with_options", None)
+    return executor if with_options is None else with_options(**options)
+
+
+def _ran(future: Future[Any]) -> Future[None]:
+    """Return a future that is done when a call has run, though its value may be elsewhere."""
+    ran: Future[None] = Future()
+    hear = getattr(future, "add_run_callback", None) or future.add_done_callback
+
+    def heard(_: Future[Any]) -> None:
+        if ran.set_running_or_notify_cancel():
+            ran.set_result(None)
+
+    hear(heard)
+    return ran
+
+
+def _is_remote(future: Future[Any]) -> bool:
+    is_remote: Callable[[], bool] | None = getattr(future, "is_remote", None)
+    return is_remote is not None and is_remote()
+
+
+def _place(future: Future[Any]) -> str:
+    """Return the worker that a call has run on, if that is known."""
+    info = getattr(future, "info", None)
+    return str(info().worker) if info is not None else ""
 
 
 _Heap = _Pile | _Tree

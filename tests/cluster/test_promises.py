@@ -100,6 +100,25 @@ def test_at_any_depth(
     assert is_there(value)
 
 
+def test_left_where_it_is(executor: DaskExecutor) -> None:
+    """With remote=True so does the value that nothing needs yet, until somebody asks for it."""
+    keeping = executor.with_options(remote=True)
+    ran: Future[Any] = Future()
+    value = keeping.submit(Guarded, BIG, CLIENT)
+    value.add_run_callback(ran.set_result)
+    assert ran.result(LIMIT) is value
+    assert is_there(value)
+    assert value.info().worker.startswith("tcp://")
+    assert executor.submit(promised.told, value).result(LIMIT) == (1, BIG)
+    assert "unpickled by the client" in str(value.exception(LIMIT))
+    plain = keeping.submit(calls.filled, BIG)
+    failing = keeping.submit(calls.fail, "at once")
+    small = keeping.submit(calls.add, 1, 2)
+    assert [len(plain.result(LIMIT)), small.result(LIMIT)] == [BIG, 3]
+    assert "at once" in str(failing.exception(LIMIT))
+    assert list(keeping.map(calls.filled, [1, BIG], timeout=LIMIT)) == [b"x", b"x" * BIG]
+
+
 def test_used_before_its_turn(executor: DaskExecutor, gates: Gates) -> None:
     """It counts when a call is submitted, not when its turn comes: the value stays."""
     started, release = [gates.gate(), gates.gate()], gates.gate()

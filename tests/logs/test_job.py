@@ -52,7 +52,7 @@ class Remote(Executor):
         self.priorities: list[int] = []
         self.dead: set[str] = set()
 
-    def with_options(self, *, priority: int) -> Remote:
+    def with_options(self, *, remote: bool, priority: int = 0) -> Remote:
         self.priorities.append(priority)
         return self
 

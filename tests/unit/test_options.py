@@ -38,6 +38,7 @@ from daskexec.options import CallOptions
         ({"after": 3}, TypeError, "after must be a Future"),
         ({"after": [3]}, TypeError, "among them is one int"),
         ({"rerun": 1}, TypeError, "rerun must be True, False or None"),
+        ({"remote": None}, TypeError, "remote must be True or False, not None"),
     ],
 )
 def test_wrong_options(options: dict[str, Any], error: type[Exception], words: str) -> None:

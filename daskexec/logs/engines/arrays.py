@@ -31,13 +31,17 @@ __all__ = ["Arrays", "Counted", "Table", "distinct", "encoded", "sums", "used"]
 
 Ints = NDArray[np.int64]
 
-_ENOUGH = 32 << 20  # bytes of new arrays that are not yet worth a look
+_ENOUGH = 128 << 20  # bytes of new arrays that are not yet worth a look
 _LARGE = 1 << 30  # bytes of values that need 64-bit offsets
 _HEAP = 1 << 18  # values that are looked up in one table
 _MIX = tuple(np.uint64(number) for number in MIX)
 # Arrow's own allocator gives memory back at once, and the kernel has to clear it again each time.
 _POOL = pa.system_memory_pool()
 _MOST = 1 << 62  # greater numbers stay Python's
+
+# Once so much was freed glibc takes blocks below 32 MiB from memory that it has, and keeps up to
+# 64 MiB of it (mallopt(3): the threshold is dynamic). Elsewhere nothing comes of it.
+bytearray((32 << 20) - (64 << 10))
 
 # The tables of a tally, by the column that has their keys, and the number of it that they count.
 _PLACES = {
