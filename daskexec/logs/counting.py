@@ -11,6 +11,8 @@ as arguments.
       executor takes futures:                           |  stays where it was made
         every 16 tallies of a worker, for each piece of them:
           merge(their futures) -------------------------+-> that piece of one tally
+        during the last parts, for each piece:
+          bring(all futures) ---------------------------+-> nothing; they are on one worker now
         at the end, for each piece:
           extract(the last futures) --------------------+-> what a report says of it
       executor takes none:
@@ -136,6 +138,7 @@ class PartCounter(Executor):
         self._pending: dict[Future[Any], _Task] = {}
         self._held = 0  # bytes of content in pending calls
         self._whole = self._heap()
+        self._brought: list[Future[None]] = []
 
     def _heap(self) -> _Heap:
         return _Tree(self._executor) if self._remote else _Pile()
@@ -164,10 +167,13 @@ class PartCounter(Executor):
             for future, task in self._pending.items():
                 future.cancel()
                 task.tally.cancel()
+            for bringing in self._brought:
+                bringing.cancel()  # its worker may have gone
 
     def _drive(self, wanted: Future[Any]) -> None:
         while not wanted.done():
             self._hand_over()
+            self._bring()
             some: Iterable[Future[Any]] = self._pending or [wanted]
             finished, _ = wait(some, timeout=_HEARTBEAT, return_when=FIRST_COMPLETED)
             for future in finished:
@@ -212,6 +218,17 @@ class PartCounter(Executor):
             file.pending += 1
             self._held += len(part.content or b"")
             self._submit(file, part)
+
+    def _bring(self) -> None:
+        """Have tallies travel while the last parts are counted, not when nothing else is done."""
+        if self._brought or self._files or not self._pending:
+            return
+        heaps = [self._whole, *(file.tallies for file in self._open)]
+        trees = [heap for heap in heaps if isinstance(heap, _Tree)]
+        places = sorted({place for tree in trees for place in tree.levels if place})
+        if len(places) > 1 and len(self._pending) <= 2 * len(places):
+            tallies = [tally for tree in trees for tally in tree.tallies()]
+            self._brought = trees[0].bring(tallies, places)
 
     def _submit(self, file: _File, part: Part) -> None:
         work = (self._tally, self._home, part, file.format)
@@ -338,8 +355,19 @@ class _Tree:
                 for tally in tallies:
                     self.add(tally, place, level)
 
+    def tallies(self) -> list[_Pieces]:
+        return [tally for levels in self.levels.values() for level in levels for tally in level]
+
+    def bring(self, tallies: list[_Pieces], places: list[str]) -> list[Future[None]]:
+        """Have each piece of some tallies brought to one worker: there it will be merged."""
+        views = [_view(self._asking, workers=[place]) for place in places]
+        return [
+            views[piece % len(views)].submit(bring, _inputs(piece, tallies))
+            for piece in range(PIECES)
+        ]
+
     def reduce(self, function: Callable[[Tally], T], timeout: float | None) -> list[T]:
-        rest = [tally for levels in self.levels.values() for level in levels for tally in level]
+        rest = self.tallies()
         while len(rest) > 2 * FAN_IN:  # a few more are no reason to merge some twice
             rest = [*rest[FAN_IN:], self._merged(rest[:FAN_IN])]
         self.levels = {"": [rest]}
@@ -412,6 +440,10 @@ def count_packed(tally: TallyPart, home: str, part: Part, form: str) -> list[byt
     Who asks for their number only, or hands them on, need not make millions of keys of them.
     """
     return [_pack(piece) for piece in pieces_of(count_part(tally, home, part, form))]
+
+
+def bring(tallies: list[Any]) -> None:
+    """Do nothing: what a call needs comes to its worker, and stays there while it is of use."""
 
 
 def merge_piece(piece: int, tallies: list[list[bytes] | bytes]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -11,8 +12,10 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from dataclasses import fields, replace
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
@@ -46,19 +49,30 @@ class Remote(Executor):
 
     takes_futures = True
 
-    def __init__(self) -> None:
+    def __init__(self, workers: tuple[str, ...] = ()) -> None:
         self._pool = ThreadPoolExecutor(4)
+        self._workers = cycle(workers) if workers else None
         self.calls: list[str] = []
-        self.priorities: list[int] = []
+        self.options: dict[str, Any] = {}
+        self.made: list[tuple[str, dict[str, Any], set[str]]] = []  # options, and where inputs are
         self.dead: set[str] = set()
 
-    def with_options(self, *, remote: bool, priority: int = 0) -> Remote:
-        self.priorities.append(priority)
-        return self
+    def with_options(self, **options: Any) -> Remote:
+        view = copy.copy(self)
+        view.options = self.options | options
+        return view
 
     def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
         self.calls.append(fn.__name__)
-        return self._pool.submit(self._call, fn, args)  # oldest first: none waits for a later one
+        inputs = [one for arg in args if isinstance(arg, list) for one in arg]
+        places = {one.info().worker for one in inputs} if self._workers is not None else set()
+        self.made.append((fn.__name__, self.options, places))
+        # Oldest first: none waits for a later one.
+        future: Any = self._pool.submit(self._call, fn, args)
+        if self._workers is not None:
+            place = next(iter(places)) if len(places) == 1 else next(self._workers)
+            future.info = lambda: SimpleNamespace(worker=place)
+        return cast("Future[Any]", future)
 
     def _call(self, fn: Any, args: tuple[Any, ...]) -> Any:
         for one in args:
@@ -87,13 +101,30 @@ def test_tallies_are_merged_where_they_are(made: Demo, part_size: int, parts: in
     assert number >= parts
     calls = Counter(executor.calls)
     assert calls["count_packed"] == number
-    # Each of them has a call that depends on it, so that none of them comes here.
-    assert calls["len"] == calls["count_packed"] + calls["merge_piece"]
     assert calls["merge_piece"] <= PIECES * -(-number // (FAN_IN - 1))
     assert calls["reduce_piece"] == PIECES
     if number > 32:  # not only at the end
-        assert executor.calls.index("merge_piece") < executor.calls.index("len") + 80
-    assert set(executor.priorities) == {1}
+        assert executor.calls.index("merge_piece") < executor.calls.index("count_packed") + 60
+    for name, options, _ in executor.made:  # only what is asked for comes here
+        assert options.get("remote", False) is (name in ("count_packed", "merge_piece"))
+        assert options.get("priority", 0) == (name in ("merge_piece", "reduce_piece"))
+
+
+def test_tallies_of_one_worker_are_merged_there(made: Demo) -> None:
+    """Those of one worker with each other; each piece of all is brought to one in time."""
+    wanted = analyze_here([made.plain]).to_json()
+    with Remote(("a", "b", "c")) as executor:
+        todo = plan([made.plain], part_size=3_000)
+        assert run(todo, executor, window=16, keep_tally=False).to_json() == wanted
+    places = [places for name, _, places in executor.made if name == "merge_piece"]
+    early = places[: len(places) // PIECES // 2 * PIECES]
+    assert len(early) >= 3 * PIECES
+    assert all(len(each) == 1 for each in early)
+    brought = [
+        (n, options) for n, (name, options, _) in enumerate(executor.made) if name == "bring"
+    ]
+    assert [options["workers"] for _, options in brought] == [["a"], ["b"], ["c"], ["a"]]
+    assert all(n < executor.calls.index("reduce_piece") for n, _ in brought)
 
 
 def test_a_tally_leaves_the_workers_only_to_be_kept(made: Demo, tmp_path: Path) -> None:
