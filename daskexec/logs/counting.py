@@ -415,9 +415,9 @@ def _is_remote(future: Future[Any]) -> bool:
 
 
 def _place(future: Future[Any]) -> str:
-    """Return the worker that a call has run on, if that is known."""
+    """Return the worker that a call has run on, or "" if that is not known."""
     info = getattr(future, "info", None)
-    return str(info().worker) if info is not None else ""
+    return (info().worker or "") if info is not None else ""
 
 
 _Heap = _Pile | _Tree

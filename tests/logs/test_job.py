@@ -49,7 +49,7 @@ class Remote(Executor):
 
     takes_futures = True
 
-    def __init__(self, workers: tuple[str, ...] = ()) -> None:
+    def __init__(self, workers: tuple[str | None, ...] = ()) -> None:
         self._pool = ThreadPoolExecutor(4)
         self._workers = cycle(workers) if workers else None
         self.calls: list[str] = []
@@ -125,6 +125,15 @@ def test_tallies_of_one_worker_are_merged_there(made: Demo) -> None:
     ]
     assert [options["workers"] for _, options in brought] == [["a"], ["b"], ["c"], ["a"]]
     assert all(n < executor.calls.index("reduce_piece") for n, _ in brought)
+
+
+def test_nothing_is_brought_to_workers_that_are_not_known(made: Demo) -> None:
+    """Of some calls it is not known where they ran: no worker is named for them."""
+    wanted = analyze_here([made.plain]).to_json()
+    with Remote(("a", None)) as executor:
+        todo = plan([made.plain], part_size=6_000)
+        assert run(todo, executor, window=16, keep_tally=False).to_json() == wanted
+    assert "bring" not in executor.calls
 
 
 def test_a_tally_leaves_the_workers_only_to_be_kept(made: Demo, tmp_path: Path) -> None:
