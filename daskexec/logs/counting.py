@@ -16,7 +16,9 @@ as arguments.
         at the end, for each piece:
           extract(the last futures) --------------------+-> what a report says of it
       executor takes none:
-        each tally comes here, and is merged as it comes
+        the pieces of each tally come here, and are merged as they come
+        at the end, for each piece, in threads:
+          extract(the piece) -----------------------------> what a report says of it
 
 So the client holds one tally, or none at all, and a bounded number of calls. Tallies have pieces
 (`daskexec.logs.counts.pieces_of`), so that several workers can merge the same ones. A file's
@@ -32,7 +34,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -234,7 +236,7 @@ class PartCounter(Executor):
         work = (self._tally, self._home, part, file.format)
         submit: Callable[..., Future[Any]] = self._executor.submit
         if not self._remote:
-            future = tally = submit(count_part, *work)
+            future = tally = submit(count_pieces, *work)
         else:
             tally = submit(count_packed, *work)
             future = _ran(tally)
@@ -304,20 +306,32 @@ class Totals:
 
 
 class _Pile:
-    """Tallies merged here, as they come."""
+    """Tallies merged here, as they come: piece by piece, those that come in pieces."""
 
     def __init__(self) -> None:
-        self._tally = Tally()
+        self._whole = Tally()
+        self._pieces: list[Tally] = []  # or PIECES of them
 
     def add(self, tally: Any, place: str = "") -> None:
-        self._tally = merge(self._tally, tally)
+        if len(tally) == 1:
+            self._whole = merge(self._whole, tally[0])
+        else:
+            mine = self._pieces or [Tally() for _ in tally]
+            self._pieces = [merge(*pair) for pair in zip(mine, tally, strict=True)]
 
     def absorb(self, other: _Heap) -> None:
         assert isinstance(other, _Pile)
-        self.add(other._tally)
+        self._whole = merge(self._whole, other._whole)
+        if other._pieces:
+            self.add(other._pieces)
 
     def reduce(self, function: Callable[[Tally], T], timeout: float | None) -> list[T]:
-        return [function(self._tally)]
+        if not self._pieces:
+            return [function(self._whole)]
+        self.add(pieces_of(self._whole))
+        self._whole = Tally()
+        with ThreadPoolExecutor(min(PIECES, os.cpu_count() or 1)) as threads:
+            return list(threads.map(function, self._pieces))
 
 
 _Pieces = Future[list[bytes]] | list[Future[bytes]]
@@ -432,6 +446,12 @@ def count_part(tally: TallyPart, home: str, part: Part, form: str) -> Tally:
         return tally(part, form)
     except Unreadable as error:
         raise Unreadable(f"{error}{place_of(home)}") from error
+
+
+def count_pieces(tally: TallyPart, home: str, part: Part, form: str) -> list[Tally]:
+    """Count a part: its pieces, or all in one where threads cannot merge several at a time."""
+    counted = count_part(tally, home, part, form)
+    return [counted] if counted.arrays is None else pieces_of(counted)
 
 
 def count_packed(tally: TallyPart, home: str, part: Part, form: str) -> list[bytes]:

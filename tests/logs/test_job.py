@@ -127,6 +127,35 @@ def test_tallies_of_one_worker_are_merged_there(made: Demo) -> None:
     assert all(n < executor.calls.index("reduce_piece") for n, _ in brought)
 
 
+def test_parts_that_come_in_pieces_and_whole_ones(any_executor: Executor, tmp_path: Path) -> None:
+    """What only the strict expression can read is counted with what is counted in columns, be
+    it in parts of its own; the same with each engine."""
+    pytest.importorskip("pyarrow", reason="the engine arrow needs it")
+    line = (
+        '10.0.%d.%d - - [17/May/2015:10:05:%02d +0000] "%s /p/%d HTTP/1.1" 200 %d "-" "agent %d"\n'
+    )
+    plain, odd = (
+        "".join(line % (n % 3, n % 90, n % 60, method, n % 70, n, n % 7) for n in range(400))
+        for method in ("GET", "PROPFIND")  # seldom, so not looked for in columns
+    )
+    files = []
+    for name, content in (("odd", odd), ("mixed", odd + plain + odd), ("plain", plain)):
+        files.append(tmp_path / name)
+        files[-1].write_text(content)
+    for some in (files[:1], files, files[::-1]):
+        found = [
+            analyze(
+                some, executor, part_size=5_000, counting=Counting(engine=engine), keep_tally=keep
+            ).to_json()
+            for executor, engine, keep in (
+                (SerialExecutor(), "stdlib", True),
+                (any_executor, "arrow", True),
+                (any_executor, "arrow", False),
+            )
+        ]
+        assert found[1:] == found[:1] * 2
+
+
 def test_nothing_is_brought_to_workers_that_are_not_known(made: Demo) -> None:
     """Of some calls it is not known where they ran: no worker is named for them."""
     wanted = analyze_here([made.plain]).to_json()
