@@ -189,8 +189,11 @@ def read_blocks(part: Part, block_size: int = BLOCK_SIZE) -> Iterator[bytes]:
         else:
             begin = _next_line_start(stream, part.start)
             end = _next_line_start(stream, part.stop)
-            stream.seek(begin)
-            yield from whole_lines(_exactly(stream, end - begin, block_size))
+            if isinstance(stream, io.FileIO):
+                yield from _blocks(stream, begin, end, block_size)
+            else:  # to go back may be dear
+                stream.seek(begin)
+                yield from whole_lines(_exactly(stream, end - begin, block_size))
 
 
 def whole_lines(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -243,6 +246,18 @@ def _next_line_start(stream: IO[bytes], offset: int) -> int:
         at += len(chunk)
         _check_line(at - start)
     return at
+
+
+def _blocks(file: io.FileIO, begin: int, end: int, block_size: int) -> Iterator[bytes]:
+    """Blocks that end where a line ends as they are read, so that none has to be copied."""
+    while begin < end:
+        stop = end
+        if begin + block_size < end:
+            stop = min(end, _next_line_start(file, begin + block_size))
+        file.seek(begin)
+        size = max(1, stop - begin)  # 0 when the file ends here by now
+        yield b"".join(_exactly(file, size, size))
+        begin = stop
 
 
 def _check_line(length: int) -> None:

@@ -56,6 +56,19 @@ def test_blocks_are_whole_lines(content: bytes, block: int) -> None:
     assert b"".join(blocks) == content
 
 
+@pytest.mark.parametrize("block", [1, 7, 1_000])
+def test_a_file_that_becomes_shorter_is_an_error(tmp_path: Path, block: int) -> None:
+    """Wherever the file ends by now, also where a block was to begin."""
+    path = tmp_path / "file"
+    path.write_bytes(b"a line\n" * 10_000)
+    (part,) = cut(str(path))
+    blocks = read_blocks(part, block)
+    length = len(next(blocks))
+    os.truncate(path, length)
+    with pytest.raises(EOFError, match="became shorter"):
+        next(blocks)
+
+
 @pytest.mark.parametrize(
     ("compress", "kind"),
     [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")],
