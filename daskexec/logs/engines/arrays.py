@@ -41,7 +41,7 @@ _MOST = 1 << 62  # greater numbers stay Python's
 
 # Once so much was freed glibc takes blocks below 32 MiB from memory that it has, and keeps up to
 # 64 MiB of it (mallopt(3): the threshold is dynamic). Elsewhere nothing comes of it.
-bytearray((32 << 20) - (64 << 10))
+np.empty((32 << 20) - (64 << 10), np.uint8)
 
 # The tables of a tally, by the column that has their keys, and the number of it that they count.
 _PLACES = {
