@@ -480,8 +480,8 @@ class Dispatcher:
             dropped: tuple[list[Call], list[Stretch]] = ([], [])
             if cancel_futures:
                 # What is with the scheduler finishes, as what is in a process pool's call
-                # queue does. Before the cluster is up: what would be running by now.
-                dropped = self._ledger.drop_unsent(self._width if self._line is None else 0)
+                # queue does; and what would be running by now, had there been time to send it.
+                dropped = self._ledger.drop_unsent(max(0, self._width - self._ledger.taken))
             self._ledger.changed.notify_all()
         _cancelled(*dropped)
         if wait:

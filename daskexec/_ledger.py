@@ -793,6 +793,12 @@ class Ledger:
                 if isinstance(task.load, Stretch) and task.load.job is job
             ]
 
+    @property
+    def taken(self) -> int:
+        """How many tasks are in hand, or sent and not done."""
+        with self.changed:
+            return len(self.sent) + self._in_hand
+
     def drop_unsent(self, spare: int = 0) -> tuple[list[Call], list[Stretch]]:
         """Drop all that is queued or parked, but for the first `spare` of them."""
         with self.changed:

@@ -1,13 +1,15 @@
-"""Which workers are asked whether they have begun a task that is to be stopped."""
+"""What is cancelled, and which workers are asked whether they have begun what is to be stopped."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from unittest import mock
 
-from daskexec import _remote
+from daskexec import DaskExecutor, _remote
 from daskexec._backend import DaskBackend
 from daskexec._calls import Outcome
 from daskexec._remote import relieve
@@ -232,3 +234,19 @@ def test_what_misses_a_value_may_run_all_the_same() -> None:
 
     assert asyncio.run(main(["a"])) == ("a", "ran")
     assert asyncio.run(main([])) == ("a", "missing")
+
+
+def test_what_idle_workers_would_be_running_is_not_cancelled() -> None:
+    """A shutdown that follows so fast that nothing could be sent leaves each worker a call."""
+    with DaskExecutor(2) as executor:
+        assert list(executor.map(abs, [-1, -2])) == [1, 2]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(10.0)  # the thread that sends gets no turn
+        try:
+            futures = [executor.submit(time.sleep, 0.05) for _ in range(50)]
+            executor.shutdown(wait=False, cancel_futures=True)
+        finally:
+            sys.setswitchinterval(interval)
+    others = [future for future in futures if not future.cancelled()]
+    assert 2 <= len(others) < 25
+    assert [future.result() for future in others] == [None] * len(others)
