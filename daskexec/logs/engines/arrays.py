@@ -31,7 +31,7 @@ __all__ = ["Arrays", "Counted", "Table", "distinct", "encoded", "sums", "used"]
 
 Ints = NDArray[np.int64]
 
-_ENOUGH = 128 << 20  # bytes of new arrays that are not yet worth a look
+_ENOUGH = 32 << 20  # bytes of new arrays of a piece that are not yet worth a look
 _LARGE = 1 << 30  # bytes of values that need 64-bit offsets
 _HEAP = 1 << 18  # values that are looked up in one table
 _MIX = tuple(np.uint64(number) for number in MIX)
