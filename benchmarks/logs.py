@@ -33,10 +33,9 @@ from typing import Any
 
 import click
 import psutil
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import report
+from benchmarks.runner import into_page_cache
 
 __all__ = ["SIDES", "Side", "main", "write_log"]
 
@@ -293,8 +292,7 @@ def measure(log: Path, sides: Sequence[str], workers: int, rounds: int) -> dict[
         tiny = Path(folder, "one.log")
         with log.open("rb") as stream:
             tiny.write_bytes(stream.readline())
-            while stream.read(1 << 24):  # into the page cache
-                pass
+        into_page_cache(log)
         for number in range(rounds + 1):
             for name in sides:
                 side = SIDES[name]
@@ -384,20 +382,9 @@ def main(
     table = rows(found, number, lines)
     if write_readme:
         about = f"{number / 1e6:.0f} MB, {lines:,} lines, {workers} workers, rounds: {rounds}."
-        text = "\n".join(
-            [
-                about, "", f"| {' | '.join(HEADS)} |", f"|---|{'---:|' * (len(HEADS) - 1)}",
-                *(f"| {' | '.join(row)} |" for row in table), "",
-                f"- {report.caption(f'python -m benchmarks.logs {options}')}",
-            ]
-        )  # fmt: skip
+        text = report.section(about, HEADS, table, f"python -m benchmarks.logs {options}")
         report.write_readme(report.README, "logs", text, order=["logs"])
-    shown = Table(title=f"{number / 1e6:.0f} MB, {lines:,} lines, {workers} workers")
-    for place, head in enumerate(HEADS):
-        shown.add_column(head, justify="right" if place else "left")
-    for row in table:
-        shown.add_row(*row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(shown)
+    report.show(f"{number / 1e6:.0f} MB, {lines:,} lines, {workers} workers", HEADS, table)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ import os
 import platform
 import re
 import statistics
+import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from benchmarks.runner import Rounds
@@ -24,6 +26,8 @@ __all__ = [
     "caption",
     "machine",
     "markdown",
+    "section",
+    "show",
     "table",
     "write_readme",
 ]
@@ -169,6 +173,31 @@ def caption(command: str) -> str:
         f"`{command}`, {about['date']}, {about['cores']} cores ({about['processor']}), "
         f"Python {about['python']}, distributed {about['distributed']}{load}."
     )
+
+
+def section(about: str, heads: Sequence[str], rows: Sequence[Sequence[str]], command: str) -> str:
+    """Return a table for a README: what it is of, its rows of text, and its caption."""
+    return "\n".join(
+        [
+            about,
+            "",
+            f"| {' | '.join(heads)} |",
+            f"|---|{'---:|' * (len(heads) - 1)}",
+            *(f"| {' | '.join(row)} |" for row in rows),
+            "",
+            f"- {caption(command)}",
+        ]
+    )
+
+
+def show(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print the same on the terminal."""
+    shown = Table(title=title)
+    for place, head in enumerate(heads):
+        shown.add_column(head, justify="right" if place else "left")
+    for row in rows:
+        shown.add_row(*row)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 160).print(shown)
 
 
 def as_json(results: list[Rounds]) -> dict[str, Any]:

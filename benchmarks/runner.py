@@ -25,7 +25,7 @@ from benchmarks.peers import PEERS
 from benchmarks.turn import Order, Outcome
 from benchmarks.workloads import Workload
 
-__all__ = ["Failed", "Rounds", "end_processes", "run_workload"]
+__all__ = ["Failed", "Rounds", "end_processes", "into_page_cache", "run_workload"]
 
 _MARK = "DASKEXEC_BENCHMARK_TURN"
 _ROOT = Path(__file__).resolve().parent.parent
@@ -178,3 +178,10 @@ def _is_of(process: psutil.Process, token: str) -> bool:
         return bool(process.environ().get(_MARK) == token)
     except psutil.Error:
         return False
+
+
+def into_page_cache(path: Path) -> None:
+    """Read a file, so that no side has to wait for the disk."""
+    with path.open("rb") as stream:
+        while stream.read(1 << 24):
+            pass

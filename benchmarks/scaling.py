@@ -28,13 +28,11 @@ from concurrent.futures import wait
 from contextlib import ExitStack
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Any
 
 import click
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks import report
+from benchmarks.runner import into_page_cache
 from daskexec.logs import analyze
 from daskexec.logs.demo import lines_for, write_demo
 from daskexec.logs.split import cut
@@ -157,9 +155,7 @@ def measure(log: Path, executors: list[str], workers: int, rounds: int) -> tuple
     sides = [("count only", ""), *((what, e) for e in executors for what in ("tally", "command"))]
     found: Found = {side: {1: [], workers: []} for side in sides}
     lines: set[int] = set()
-    with log.open("rb") as stream:
-        while stream.read(1 << 24):  # into the page cache
-            pass
+    into_page_cache(log)
     for number in range(rounds):
         for what, name in sides:
             for many in (1, workers):
@@ -210,6 +206,8 @@ def main(
 ) -> None:  # fmt: skip
     """Time the log job with one worker and with several, on one file, in one run."""
     chosen = [name.strip() for name in executors.split(",")]
+    if unknown := set(chosen) - set(EXECUTORS):
+        raise click.UsageError(f"no {', '.join(unknown)}; there are {', '.join(EXECUTORS)}")
     with ExitStack() as stack:
         if log is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -224,18 +222,9 @@ def main(
     table = rows(found, workers)
     if write_readme:
         options = f"--size {size} --rounds {rounds} --workers {workers} --seed {seed}"
-        text: list[Any] = [
-            about, "", f"| {' | '.join(heads)} |", "|---|---:|---:|---:|",
-            *(f"| {' | '.join(row)} |" for row in table), "",
-            f"- {report.caption(f'python -m benchmarks.scaling {options}')}",
-        ]  # fmt: skip
-        report.write_readme(report.README, "scaling", "\n".join(text), order=["logs", "scaling"])
-    shown = Table(title=about)
-    for place, head in enumerate(heads):
-        shown.add_column(head, justify="right" if place else "left")
-    for row in table:
-        shown.add_row(*row)
-    Console(highlight=False, width=None if sys.stdout.isatty() else 120).print(shown)
+        text = report.section(about, heads, table, f"python -m benchmarks.scaling {options}")
+        report.write_readme(report.README, "scaling", text, order=["logs", "scaling"])
+    report.show(about, heads, table)
 
 
 if __name__ == "__main__":

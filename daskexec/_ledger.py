@@ -211,7 +211,7 @@ class Ledger:
             return None
         held = min(self._held, self.HELD * max(self.threads, 4))
         held += min(self._nowhere, self.NOWHERE) + self._waiting
-        there, seconds = len(self.sent) + self._in_hand - held, self._seconds
+        there, seconds = self.taken - held, self._seconds
         again = queue[0].since is not None
         if not self.policy.is_open(self.threads, there, 0.0 if again else seconds):
             return None
@@ -795,9 +795,8 @@ class Ledger:
 
     @property
     def taken(self) -> int:
-        """How many tasks are in hand, or sent and not done."""
-        with self.changed:
-            return len(self.sent) + self._in_hand
+        """How many tasks are in hand, or sent and not done. Under `changed`."""
+        return len(self.sent) + self._in_hand
 
     def drop_unsent(self, spare: int = 0) -> tuple[list[Call], list[Stretch]]:
         """Drop all that is queued or parked, but for the first `spare` of them."""
