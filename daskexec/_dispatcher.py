@@ -225,7 +225,7 @@ class Dispatcher:
         return self._ledger.extend(stretch, item)
 
     def use(self, futures: list[DaskFuture[Any]]) -> None:
-        """Take note that futures are among the arguments of calls to come."""
+        """Take note that futures are for calls to come: their values may stay with the workers."""
         self._promises.use(futures)
 
     def check_open(self) -> None:

@@ -343,12 +343,15 @@ class GraphRun:
             if node.state != WAITING:
                 return  # cancelled meanwhile
             node.state, node.begun = STARTED, monotonic()
+            stays = node.takes_futures and not node.wanted
             values = {}
             for needed in map(self._nodes.__getitem__, node.needs):
                 done = needed.state == DONE
                 values[needed.name] = needed.value if done else needed.offered
         try:
             executor = self._executor_of(recipe)
+            if stays:  # said beforehand: a call may end before what needs it is submitted
+                executor = _staying(executor)
             calls = _graph_plan.calls(recipe, values)
         except Exception as error:
             self._close(node, FAILED, error, f"raised for the property {node.name!r}")
@@ -405,7 +408,7 @@ class GraphRun:
         if add_run_callback is None or node.wanted:
             call.add_done_callback(partial(self._call_done, node, index))
         else:
-            add_run_callback(partial(self._call_ran, node, index))
+            add_run_callback(partial(self._call_ran, node, index), remote=True)
 
     def _call_ran(self, node: Node, index: int, call: Any) -> None:
         """Take note that a call has run; its value may be with the workers."""
@@ -617,6 +620,12 @@ class GraphRun:
         if status.state == STARTED and (status.done or any(map(_has_begun, calls))):
             status = status._replace(state="running")
         return status
+
+
+def _staying(executor: Executor) -> Executor:
+    """Return an executor whose calls leave their values with its workers, where it knows how."""
+    with_options: Callable[..., Executor] | None = getattr(executor, "with_options", None)
+    return executor if with_options is None else with_options(remote=True)
 
 
 def _has_begun(call: Future[Any]) -> bool:

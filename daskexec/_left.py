@@ -149,6 +149,9 @@ class KeptCalls:
     def ask(self, future: DaskFuture[Any]) -> None:
         """Do nothing: what these come to is brought here anyway."""
 
+    def use(self, futures: list[DaskFuture[Any]]) -> None:
+        """Do nothing, for the same reason."""
+
     def is_there(self, future: DaskFuture[Any]) -> bool:
         """Tell whether its value is with workers: it never is."""
         return False

@@ -24,6 +24,7 @@ import distributed
 from distributed import SpecCluster
 from distributed.deploy.cluster import Cluster
 from distributed.deploy.spec import ProcessInterface
+from distributed.scheduler import WorkerStatusPlugin
 
 from daskexec._board import BOARDS
 from daskexec._lean import be_eager, leave_out_meters, leave_out_profile
@@ -174,7 +175,20 @@ class ForkCluster(SpecCluster):
                 await asyncio.gather(*(worker.close() for worker in self.workers.values()))
                 self.workers.clear()
             self.link.hang_up()
+            await self._end_news()
         await super()._close()
+
+    async def _end_news(self) -> None:
+        """End the stream on which the scheduler tells of workers that come and go.
+
+        Dask leaves it open. It has just told of those that went, and waits 5 ms for more: where
+        the event loop ends within that time, asyncio prints that nobody heard of its end.
+        """
+        assert self.scheduler is not None
+        news = self.scheduler.plugins.get(WorkerStatusPlugin.name)
+        if news is not None:
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await news.bcomm.close(timeout=_NEWS_END)
 
     def _update_worker_status(self, op: str, msg: Any) -> None:
         # Not Dask's own, by which a place is given up whose worker has just ended when it is
@@ -234,6 +248,8 @@ def _forget_handlers() -> None:
         cache.cache_clear()  # type: ignore[union-attr]
 
 
+#: Seconds that the end of the stream of news may take.
+_NEWS_END = 1.0
 #: Seconds between two reports of a worker, where Dask would have it report more often.
 _HEARTBEAT = 1.0
 

@@ -32,6 +32,7 @@ import shutil
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -253,7 +254,10 @@ async def _work(options: dict[str, Any]) -> None:
         options["security"] = distributed.Security(**keys)
     if not http:
         leave_out_profile()
-    worker = Worker(**options)
+    with warnings.catch_warnings():
+        # On a busy machine the folder takes a second: Dask takes that for a network file system.
+        warnings.filterwarnings("ignore", "Creating scratch directories")
+        worker = Worker(**options)
     be_eager(worker.batched_stream)
     if http:
         await worker

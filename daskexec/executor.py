@@ -123,7 +123,8 @@ class DaskExecutor(Executor):
     """
 
     #: Futures among the arguments of calls stand for their values, and need not be done: what
-    #: submits to any executor, such as `Graph`, may look for this.
+    #: submits to any executor, such as `Graph`, may look for this. It then says
+    #: ``with_options(remote=True)`` of calls whose values only other calls are to need.
     takes_futures: ClassVar[bool] = True
 
     def __init__(

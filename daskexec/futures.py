@@ -63,6 +63,8 @@ class Canceller(Protocol):
 
     def is_there(self, future: DaskFuture[Any]) -> bool: ...
 
+    def use(self, futures: list[DaskFuture[Any]]) -> None: ...
+
 
 class DaskFuture(concurrent.futures.Future[T]):
     """The result of a call that a `DaskExecutor` runs.
@@ -279,12 +281,24 @@ class DaskFuture(concurrent.futures.Future[T]):
             and self._canceller.is_there(self)
         )
 
-    def add_run_callback(self, fn: Callable[[DaskFuture[T]], object]) -> None:
+    def add_run_callback(
+        self, fn: Callable[[DaskFuture[T]], object], *, remote: bool = False
+    ) -> None:
         """Have ``fn(future)`` called when the call has run or was cancelled.
 
         As ``add_done_callback``, but the value is not asked for: it may be with the workers
         still, see `is_remote`.
+
+        Parameters
+        ----------
+        fn : callable
+            What it returns is ignored.
+        remote : bool
+            Leave the value with the worker, as ``with_options(remote=True)`` does, for a call
+            to come: unless it has come already, or somebody asks for it before.
         """
+        if remote and self._canceller is not None:
+            self._canceller.use([self])
         with self._own_condition():
             self._ends = [*(self._ends or ()), fn]
         if self._is_over() or self.is_remote():

@@ -9,6 +9,7 @@ from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
     Executor,
+    Future,
     ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
@@ -256,6 +257,24 @@ def test_a_future_is_given(two: dict[str, Executor], gates: Gates) -> None:
     assert total.result(LIMIT) == (1_000_000, 200_000)
     assert run["last"] == (2, 1_000_000)
     assert given.is_remote()  # type: ignore[attr-defined]
+
+
+def test_a_future_is_given_and_done_long_before_it_is_needed(
+    two: dict[str, Executor], gates: Gates
+) -> None:
+    """Its value stays with the worker: what needs it is submitted when all else is there."""
+    release = gates.gate()
+    given = two["default"].submit(wait_and_guard, release, 1_000_000, CLIENT)
+    names: Future[list[int]] = Future()
+    inputs = {"whole": given, "names": names, "client": CLIENT, "release": release}
+    total = passing.on(two, **inputs).future("total")
+    ran: Future[object] = Future()
+    given.add_run_callback(ran.set_result)  # type: ignore[attr-defined]
+    release.open()
+    ran.result(LIMIT)
+    assert given.is_remote()  # type: ignore[attr-defined]
+    names.set_result([0, 1])
+    assert total.result(LIMIT) == (1_000_000, 200_000)
 
 
 def test_failures_of_what_was_given_as_futures(two: dict[str, Executor], gates: Gates) -> None:

@@ -118,3 +118,18 @@ def test_many_futures_dropped() -> None:
         assert sum(future.result() for future in values) == sum(range(3000))
         del values
         eventually(lambda: _futures() <= before, "the futures are collected", 10)
+
+
+def test_no_stream_outlives_the_executor() -> None:
+    """Each ends with it: asyncio would print of one whose timer fires as the event loop ends."""
+    from distributed.batched import BatchedSend
+
+    from daskexec import DaskExecutor
+
+    before = {id(thing) for thing in gc.get_objects() if isinstance(thing, BatchedSend)}
+    with DaskExecutor(2) as executor:
+        assert executor.submit(calls.identity, 1).result() == 1
+        streams = [thing for thing in gc.get_objects() if isinstance(thing, BatchedSend)]
+    ours = [stream for stream in streams if id(stream) not in before]
+    assert len(ours) >= 5  # client, scheduler to client, two workers, news of workers
+    assert [stream for stream in ours if not stream.stopped.is_set()] == []
