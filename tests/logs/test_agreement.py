@@ -39,7 +39,8 @@ TEXTS = [
     b"a \\", b"DELETE /a HTTP/1.0", b"OPTIONS * HTTP/1.1", b"GET GET / HTTP/1.1", b"GET HTTP/1.1",
     b'" "', b'" 200 5', b'x" 200 5 "', b"get / HTTP/1.1", b"GET /" + b"l" * 300 + b" HTTP/3.0",
     b"GET /x HTTP/1.9", b"GET /x HTTP/2", b"Mozilla/5.0 (X11)", b"GET /\\", b'a"b', b'a" b',
-    b'a\\" "b',
+    b'a\\" "b', b'a\\"b', b'\\\\"', b'\\\\\\"b', b'a\\\\\\\\"', b'GET /\\"a HTTP/1.1',
+    b'GET /a\\\\" HTTP/1.1', b'GET /a\\\\\\"b HTTP/1.1', b'GET /a HTTP/1.1\\" 200 5 "',
 ]  # fmt: skip
 FIELDS: dict[str, list[bytes]] = {
     "host": [b"h.example:80 ", b"www.example:80 ", b"[::1]:443 ", b"a:123456 ", b"www.example ",
@@ -47,11 +48,11 @@ FIELDS: dict[str, list[bytes]] = {
     "client": [b"1.2.3.4", b"10.0.0.7", b"::1", b"2001:db8::1", b"host.example", b"\xff", b"",
                b"a b",
                b"::ffff:1.2.3.4", b"x" * 47 + b".", b"x" * 48 + b".", b"1234567", b"1.345678",
-               b'"',
+               b'"', b'1.1\\"1.1', b'\\"',
                b" 1.1.1.1", b"1.1.1.1 -", b"x", b"localhost", b"x" * 30 + b" y",
                b"x" * 20 + b".y"],
     "user": [b"- -", b"- jane", b"- jane doe", b"- ", b"- a [b] c", b'- "', b"-", b"x -", b"-x -",
-             b"- - [" + TIME + b"]"],
+             b"- - [" + TIME + b"]", b'- a\\"b', b'- \\\\"', b"- [" + TIME + b'] \\"GET / '],
     "time": [TIME, b"17/May/2015:10:05:03 -0730", b"01/Jan/1999:00:00:00 +1400",
              b"31/Feb/2015:23:59:60 +0000", b"32/May/2015:10:05:03 +0000",
              b"17/Foo/2015:10:05:03 +0000",

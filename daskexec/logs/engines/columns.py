@@ -3,12 +3,12 @@
 Role: find the fields of those lines that are plainly of their format, by numpy; tell which
 lines are not, for the strict expression. Floor 10, part of the log job; pure.
 
-All of it works with the positions of newlines and quotes, which are found in one go. In a
-plain line the time ends at a fixed distance before the first quote, the status is at a
-fixed distance after the second, and so on. Characters are compared eight at a time, as one
-64-bit number with the first character lowest: a word. What is accepted here is accepted by
-the format's expression with the same fields (the tests hold them against each other); what
-is not may still be.
+All of it works with the positions of newlines and of quotes that no backslash shields, which
+are found in one go. In a plain line the time ends at a fixed distance before the first quote,
+the status is at a fixed distance after the second, and so on. Characters are compared eight at
+a time, as one 64-bit number with the first character lowest: a word. What is accepted here is
+accepted by the format's expression with the same fields (the tests hold them against each
+other); what is not may still be.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def split(block: bytes, layout: str, hour_code: Callable[[bytes, bytes], int]) -
     text = _Block(block)
     marks = text.bytes[: len(block)] == _QUOTE
     marks |= text.bytes[: len(block)] == _NEWLINE
-    tokens = np.flatnonzero(marks)
+    tokens = _unshielded(text, np.flatnonzero(marks))
     newlines = np.flatnonzero(text.bytes[tokens] == _NEWLINE)
     ends = tokens[newlines]
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -156,6 +156,18 @@ def split(block: bytes, layout: str, hour_code: Callable[[bytes, bytes], int]) -
     columns.hours = _hours(text, time, hour_code)
     columns.keep(columns.hours >= 0)
     return columns
+
+
+def _unshielded(text: _Block, tokens: Ints) -> Ints:
+    """Newlines, and the quotes that no backslash shields.
+
+    After several backslashes a quote may be either: it stays, and ends no field of a plain line.
+    """
+    shielded = text.bytes[tokens - 1] == _BACKSLASH
+    if not shielded.any():
+        return tokens
+    shielded &= (text.bytes[tokens] == _QUOTE) & (text.bytes[tokens - 2] != _BACKSLASH)
+    return tokens[~shielded]
 
 
 def _first_flag(flags: Any) -> Ints:
