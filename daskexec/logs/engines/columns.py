@@ -255,24 +255,27 @@ def _hours(text: _Block, time: Ints, hour_code: Callable[[bytes, bytes], int]) -
 
 
 def _request(text: _Block, quote: Ints, closing: Ints) -> tuple[Span, Bools]:
-    """``METHOD PATH HTTP/x.y`` of the usual methods and versions; the path may hold spaces."""
+    """``METHOD PATH HTTP/x.y`` of the usual methods and versions, else all after a usual method,
+    or all: that is what it counts for, unless there are spaces in it, as a path may hold them.
+    """
     word = text.words[quote + 1]
     begin = np.zeros(len(quote), np.int64)
     for method in _METHODS:
         mask = np.uint64((1 << 8 * len(method)) - 1)
-        begin += (word & mask == _word(method)) * (len(method) + 1)
+        begin += (word & mask == _word(method)) * len(method)
         if begin.all():
             break
-    good = begin > 0
-    begin += quote
+    usual = begin > 0
+    begin += quote + 1
     protocol = text.words[closing - 8]
     known = protocol == _word(_PROTOCOLS[0])
     for other in _PROTOCOLS[1:]:
         if known.all():
             break
         known |= protocol == _word(other)
-    end = closing - 9
-    good &= known & (text.bytes[end] == _SPACE) & (end > begin)
+    known &= usual & (text.bytes[closing - 9] == _SPACE) & (closing - 9 > begin)
+    end = np.where(known, closing - 9, closing)
+    good = known | ((text.bytes[closing - 1] != _BACKSLASH) & ((end > begin) | ~usual))
     return (begin, end), good
 
 
