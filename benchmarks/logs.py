@@ -378,11 +378,10 @@ def main(
                 lines = sum(1 for _ in stream)
         number = log.stat().st_size
         found = measure(log, chosen, workers, rounds)
-    options = f"--size {size} --rounds {rounds} --workers {workers} --seed {seed}"
     table = rows(found, number, lines)
     if write_readme:
         about = f"{number / 1e6:.0f} MB, {lines:,} lines, {workers} workers, rounds: {rounds}."
-        text = report.section(about, HEADS, table, f"python -m benchmarks.logs {options}")
+        text = report.section(about, HEADS, table)
         report.write_readme(report.README, "logs", text, order=["logs"])
     report.show(f"{number / 1e6:.0f} MB, {lines:,} lines, {workers} workers", HEADS, table)
 

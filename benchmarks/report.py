@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 import re
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import click
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +26,7 @@ __all__ = [
     "REFERENCE",
     "as_json",
     "caption",
+    "command_line",
     "machine",
     "markdown",
     "section",
@@ -175,7 +178,20 @@ def caption(command: str) -> str:
     )
 
 
-def section(about: str, heads: Sequence[str], rows: Sequence[Sequence[str]], command: str) -> str:
+def command_line() -> str:
+    """Return the command that runs: with its numbers, and of the other options those given."""
+    context = click.get_current_context()
+    words = []
+    for option in context.command.params:
+        value = context.params[option.name or ""]
+        if isinstance(value, bool) or value is None:
+            continue
+        if isinstance(value, int) or value != option.default:
+            words += [option.opts[0], value.name if isinstance(value, Path) else str(value)]
+    return f"{context.command_path} {shlex.join(words)}"
+
+
+def section(about: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table for a README: what it is of, its rows of text, and its caption."""
     return "\n".join(
         [
@@ -185,7 +201,7 @@ def section(about: str, heads: Sequence[str], rows: Sequence[Sequence[str]], com
             f"|---|{'---:|' * (len(heads) - 1)}",
             *(f"| {' | '.join(row)} |" for row in rows),
             "",
-            f"- {caption(command)}",
+            f"- {caption(command_line())}",
         ]
     )
 

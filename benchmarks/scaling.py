@@ -221,8 +221,7 @@ def main(
     about = f"{number / 1e6:,.0f} MB, {lines:,} lines, rounds: {rounds}."
     table = rows(found, workers)
     if write_readme:
-        options = f"--size {size} --rounds {rounds} --workers {workers} --seed {seed}"
-        text = report.section(about, heads, table, f"python -m benchmarks.scaling {options}")
+        text = report.section(about, heads, table)
         report.write_readme(report.README, "scaling", text, order=["logs", "scaling"])
     report.show(about, heads, table)
 

@@ -167,7 +167,8 @@ def _unshielded(text: _Block, tokens: Ints) -> Ints:
     if not shielded.any():
         return tokens
     shielded &= (text.bytes[tokens] == _QUOTE) & (text.bytes[tokens - 2] != _BACKSLASH)
-    return tokens[~shielded]
+    kept: Ints = tokens[~shielded]
+    return kept
 
 
 def _first_flag(flags: Any) -> Ints:
