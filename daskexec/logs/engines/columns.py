@@ -125,7 +125,8 @@ def split(block: bytes, layout: str, hour_code: Callable[[bytes, bytes], int]) -
     text = _Block(block)
     marks = text.bytes[: len(block)] == _QUOTE
     marks |= text.bytes[: len(block)] == _NEWLINE
-    tokens = _unshielded(text, np.flatnonzero(marks))
+    marks[_shielded(text, len(block))] = False
+    tokens = np.flatnonzero(marks)
     newlines = np.flatnonzero(text.bytes[tokens] == _NEWLINE)
     ends = tokens[newlines]
     starts = np.concatenate(([0], ends[:-1] + 1))
@@ -158,17 +159,16 @@ def split(block: bytes, layout: str, hour_code: Callable[[bytes, bytes], int]) -
     return columns
 
 
-def _unshielded(text: _Block, tokens: Ints) -> Ints:
-    """Newlines, and the quotes that no backslash shields.
+def _shielded(text: _Block, size: int) -> Ints:
+    """The quotes that a backslash shields.
 
-    After several backslashes a quote may be either: it stays, and ends no field of a plain line.
+    After several backslashes a quote may be either: it is none of these, and ends no field of a
+    plain line.
     """
-    shielded = text.bytes[tokens - 1] == _BACKSLASH
-    if not shielded.any():
-        return tokens
-    shielded &= (text.bytes[tokens] == _QUOTE) & (text.bytes[tokens - 2] != _BACKSLASH)
-    kept: Ints = tokens[~shielded]
-    return kept
+    at = np.flatnonzero(text.bytes[:size] == _BACKSLASH)
+    before_quote = (text.bytes[at + 1] == _QUOTE) & (text.bytes[at - 1] != _BACKSLASH)
+    quotes: Ints = at[before_quote] + 1
+    return quotes
 
 
 def _first_flag(flags: Any) -> Ints:
