@@ -38,6 +38,7 @@ HOMES = {
 PROCESSES = "looks into the pool's processes"
 MANAGER = "waits for the pool's manager thread"
 HARD_CODED = "makes a ProcessPoolExecutor by name and looks into its processes"
+FORCED = "replaces the pool's _force_shutdown, or calls it"
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,28 @@ SKIPS = (
         "counts the threads that the pool starts and makes the second one fail",
         (3, 12),
     ),
+    Skip("ProcessPoolExecutorTest.test_broken_process_pool_traceback", PROCESSES, (3, 14)),
+    Skip("ProcessPoolExecutorTest.test_shutdown_no_wait_max_tasks_gh119592", MANAGER, (3, 14)),
+    Skip(
+        "ProcessPoolExecutorTest.test_gc_during_max_tasks_worker_exit_gh152967", MANAGER, (3, 14)
+    ),
+    Skip(
+        "ProcessPoolExecutorTest.test_force_shutdown_during_max_tasks_worker_exit",
+        MANAGER,
+        (3, 14),
+    ),
+    Skip("ProcessPoolExecutorTest.test_failed_worker_replacement_breaks_pool", MANAGER, (3, 14)),
+    Skip("ProcessPoolExecutorTest.test_terminate_workers", FORCED, (3, 14)),
+    Skip("ProcessPoolExecutorTest.test_kill_workers", FORCED, (3, 14)),
+    Skip("ProcessPoolExecutorTest.test_force_shutdown_workers_invalid_op", FORCED, (3, 14)),
+    Skip("ProcessPoolExecutorTest.test_force_shutdown_workers", PROCESSES, (3, 14)),
+    Skip("ProcessPoolExecutorTest.test_force_shutdown_workers_stops_pool", PROCESSES, (3, 14)),
     Skip("ProcessPoolShutdownTest.test_processes_terminate", PROCESSES),
     Skip("ProcessPoolShutdownTest.test_context_manager_shutdown", HARD_CODED),
     Skip("ProcessPoolShutdownTest.test_del_shutdown", HARD_CODED),
     Skip("ProcessPoolShutdownTest.test_shutdown_no_wait", HARD_CODED),
+    Skip("ProcessPoolShutdownTest.test_shutdown_gh_132969_case_1", HARD_CODED, (3, 14)),
+    Skip("ProcessPoolShutdownTest.test_shutdown_gh_132969_case_2", HARD_CODED, (3, 14)),
     Skip("ExecutorDeadlockTest.test_shutdown_deadlock_pickle", MANAGER),
     Skip(
         "ExecutorDeadlockTest.test_gh105829_should_not_deadlock_if_wakeup_pipe_full",
