@@ -43,7 +43,7 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         say("Interrupted.")
         status = INTERRUPTED
-    if status == INTERRUPTED and "distributed" not in sys.modules:
+    if status == INTERRUPTED and "distributed" not in sys.modules and not _end_workers():
         # A thread that is parsing cannot be stopped, and the interpreter's exit would wait
         # for it. With distributed, whose exit hooks end its processes, do wait.
         sys.stdout.flush()
@@ -52,3 +52,15 @@ def main() -> None:
     # Nothing more is garbage: the interpreter's last search through all modules takes 0.05 s.
     gc.freeze()
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _end_workers() -> bool:
+    """End the processes of a pool, if there are any, so that the exit need not wait for them.
+
+    It is needed: it takes away the semaphores, of which else multiprocessing's tracker warns.
+    """
+    multiprocessing = sys.modules.get("multiprocessing")
+    children = [] if multiprocessing is None else multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    return bool(children)

@@ -203,6 +203,9 @@ def run_with(patch: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+STARTS = ("fork", "forkserver", "spawn")
+"""How pools start their processes: the default differs between versions of Python."""
+
 INTERRUPT = """
 from daskexec.logs.counting import PartCounter
 settle, calls = PartCounter._settle, []
@@ -215,11 +218,17 @@ PartCounter._settle = interrupted
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
-@pytest.mark.parametrize("spec", ["serial", "threads", "processes"])
-def test_ctrl_c(made, spec: str) -> None:
+@pytest.mark.parametrize(
+    ("spec", "start"),
+    [("serial", ""), ("threads", ""), *(("processes", start) for start in STARTS)],
+)
+def test_ctrl_c(made, spec: str, start: str) -> None:
     """Ctrl-C reports on what was counted, marked as partial, and ends with one clear line and
     exit status 130, without a traceback."""
-    result = run_with(INTERRUPT, "logs", "-e", spec, "--part-size", "2k", "--json", made.plain)
+    code = f"import multiprocessing\nmultiprocessing.set_start_method({start!r})\n" * bool(start)
+    result = run_with(
+        code + INTERRUPT, "logs", "-e", spec, "--part-size", "2k", "--json", made.plain
+    )
     assert result.returncode == 130
     said = json.loads(result.stdout)
     assert said["partial"] is True
