@@ -126,10 +126,12 @@ def test_no_stream_outlives_the_executor() -> None:
 
     from daskexec import DaskExecutor
 
-    before = {id(thing) for thing in gc.get_objects() if isinstance(thing, BatchedSend)}
+    def streams() -> dict[int, BatchedSend]:
+        return {id(thing): thing for thing in gc.get_objects() if isinstance(thing, BatchedSend)}
+
+    before = streams()  # kept, or a new one could have the id of one that has gone
     with DaskExecutor(2) as executor:
         assert executor.submit(calls.identity, 1).result() == 1
-        streams = [thing for thing in gc.get_objects() if isinstance(thing, BatchedSend)]
-    ours = [stream for stream in streams if id(stream) not in before]
-    assert len(ours) >= 5  # client, scheduler to client, two workers, news of workers
+        ours = [stream for name, stream in streams().items() if name not in before]
+    assert len(ours) >= 4  # client, scheduler to client, a worker at least, news of workers
     assert [stream for stream in ours if not stream.stopped.is_set()] == []
