@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import unittest
 
 import pytest
@@ -65,4 +66,5 @@ def test_skips_are_few() -> None:
     names.discard("ExecutorTest")  # a base of ProcessPoolExecutorTest
     total = sum(len(cpython.tests_of(cpython.load(name))) for name in names)
     skipped = sum(skip.applies() for skip in cpython.SKIPS)
-    assert skipped * 3 < total
+    # Many of those that came with 3.14 drive the standard pool by its private methods.
+    assert skipped * (3 if sys.version_info >= (3, 14) else 4) < total
