@@ -408,7 +408,8 @@ class GraphRun:
         if add_run_callback is None or node.wanted:
             call.add_done_callback(partial(self._call_done, node, index))
         else:
-            add_run_callback(partial(self._call_ran, node, index), remote=True)
+            # Of a call of our own it was said at its submit.
+            add_run_callback(partial(self._call_ran, node, index), remote=node.recipe is None)
 
     def _call_ran(self, node: Node, index: int, call: Any) -> None:
         """Take note that a call has run; its value may be with the workers."""

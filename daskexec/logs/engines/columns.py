@@ -274,8 +274,9 @@ def _request(text: _Block, quote: Ints, closing: Ints) -> tuple[Span, Bools]:
         if known.all():
             break
         known |= protocol == _word(other)
-    known &= usual & (text.bytes[closing - 9] == _SPACE) & (closing - 9 > begin)
-    end = np.where(known, closing - 9, closing)
+    before = closing - 9
+    known &= usual & (text.bytes[before] == _SPACE) & (before > begin)
+    end = np.where(known, before, closing)
     good = known | ((text.bytes[closing - 1] != _BACKSLASH) & ((end > begin) | ~usual))
     return (begin, end), good
 
